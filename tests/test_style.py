@@ -1,0 +1,70 @@
+"The house style that can be counted (DESIGN: one idea per notebook, short cells, shown and tested at once)."
+import ast, json, re
+from statistics import median
+import pytest
+from conftest import ROOT
+
+HEADINGS = ['The task', 'See the data', 'The plan', 'Train', 'Predict and score', 'Where it fails', 'Exercises']
+
+class Notebook:
+    "A notebook as text: its code cells, their lines that count, and its prose."
+    def __init__(self, path):
+        self.path, self.cells = path, json.loads(path.read_text(encoding='utf-8'))['cells']
+        self.code  = [''.join(c['source']) for c in self.cells if c['cell_type'] == 'code']
+        self.prose = '\n'.join(''.join(c['source']) for c in self.cells if c['cell_type'] == 'markdown')
+        self.lines = [[l for l in c.splitlines() if l.strip() and not l.lstrip().startswith('#|')] for c in self.code]
+    def __str__(self): return f'{self.path.parent.name}/{self.path.name}'
+
+ALL = [Notebook(o) for d in ('nbs', 'baselines', 'experimental', 'data') for o in sorted((ROOT/d).glob('*.ipynb'))]
+USED = [o for o in ALL if o.path.parent.name != 'nbs']
+LIBRARY = [o for o in ALL if any(re.search(r'^#\s*\|\s*default_exp', c) for c in o.code)]
+
+def statements(cell): # a code cell's text; lines for IPython or the shell are left out
+    return ast.parse(re.sub(r'^\s*[%!].*', '', cell, flags=re.M)).body
+
+each = lambda nbs: pytest.mark.parametrize('nb', nbs, ids=str)
+
+@each(ALL)
+def test_cells_are_short(nb):
+    sizes = [len(o) for o in nb.lines if o]
+    assert max(sizes, default=0) <= 25, f'a cell of {max(sizes)} lines'
+    assert median(sizes or [0]) <= 6, f'half of the cells have {median(sizes)} lines or more'
+
+@each(ALL)
+def test_opens_with_title_and_subtitle(nb):
+    lines = nb.prose.splitlines()
+    assert lines[0].startswith('# ') and next(o for o in lines[1:] if o).startswith('> '), 'a `# Title`, then a `> subtitle`'
+
+@each(ALL)
+def test_saved_outputs_have_no_error(nb):
+    assert not [o['evalue'] for c in nb.cells for o in c.get('outputs', []) if o['output_type'] == 'error']
+
+@each(ALL)
+def test_size(nb):
+    limit = 300_000 if nb in USED else 400_000
+    assert nb.path.stat().st_size <= limit, f'{nb.path.stat().st_size:,} bytes: lower the dpi of its pictures'
+
+@each(ALL)
+def test_says_why(nb): assert len(nb.prose.split()) >= 150, 'hardly any prose: say why before how'
+
+@each(LIBRARY)
+def test_what_is_exported_is_tested_in_sight(nb):
+    exports = sum(bool(re.search(r'^#\s*\|\s*export', c, re.M)) for c in nb.code)
+    tests = sum(l.strip().startswith(('assert ', 'test_')) for c in nb.lines for l in c)
+    assert tests >= exports, f'{tests} visible tests for {exports} export cells'
+
+@each(LIBRARY)
+def test_imports_stand_alone(nb):
+    "nbdev_docs runs the cells that export or import, and no others: what stands beside an import would miss the rest."
+    shown = [c for c in nb.code if not re.search(r'^#\s*\|\s*export', c, re.M)]
+    mixed = [c for c in shown if len({isinstance(o, (ast.Import, ast.ImportFrom)) for o in statements(c)}) > 1]
+    assert not mixed, 'move the import to the cell of imports:\n' + mixed[0]
+
+@each(USED)
+def test_defines_nothing(nb):
+    "Code that is needed twice belongs to nbs/, from where it is exported."
+    inner = [o for c in nb.code for top in statements(c) for o in ast.walk(top)]
+    assert not [o.name for o in inner if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+
+@each([o for o in USED if o.path.parent.name == 'baselines'])
+def test_baselines_have_the_same_headings(nb): assert re.findall(r'^## (.*\S)', nb.prose, re.M) == HEADINGS
