@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/15_all.ipynb #2902aea8
+# %% ../nbs/15_all.ipynb #e550642f
 from pathlib import Path
 import numpy as np, pandas as pd, torch, matplotlib.pyplot as plt
-import warnings; warnings.filterwarnings('ignore', category=FutureWarning) # torch.jit, called by libraries we use
 from .settings import *
 from .task import *
 from .phantom import *
@@ -21,3 +20,6 @@ from .train import *
 from .predict import *
 from .evaluate import *
 from .baseline import *
+
+# %% ../nbs/15_all.ipynb #d9a471cb
+__all__ = [o for o in dir() if not o.startswith('_')]

@@ -5,10 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES']
 
-# %% ../nbs/02_anatomy.ipynb #3a3e4717
-from .settings import *
-
-# %% ../nbs/02_anatomy.ipynb #77aaf962
+# %% ../nbs/02_anatomy.ipynb #5b97f4ab
 def _o(
     name: str, # organ
     value, # mean intensity (CT: Hounsfield units), or one per modality
@@ -19,7 +16,7 @@ def _o(
     "One organ of an anatomy"
     return dict(name=name, value=value, at=at, size=size) | more
 
-# %% ../nbs/02_anatomy.ipynb #aa5d43a8
+# %% ../nbs/02_anatomy.ipynb #2b77b93b
 _frame = dict(grow=.015)
 _wall_and_bones = [
 _o('table', -350, (0, -148, 0), (190, 9, 900), power=4),
@@ -50,7 +47,7 @@ _o('windpipe', -950, path=[(0, -5, 330, 9), (0, -12, 225, 9), (22, -12, 185, 6)]
 _o('heart', 125, (-18, 28, 140), (58, 48, 48), turn=(0, 20, -25), rough=3, texture=12, wander=4),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #f5acab5e
+# %% ../nbs/02_anatomy.ipynb #c8979bf3
 _belly = [
 _o('liver', 100, (58, 14, 30), (92, 70, 73), taper=.45, rough=7, texture=8, wander=6, grow=.1, turn=(0, 12, 8)),
 _o('gall bladder', 12, (52, 42, -28), (14, 22, 13), wander=6),
@@ -67,7 +64,7 @@ _o('cava', 130, path=[(18, -24, 95, 13), (18, -27, -40, 11), (10, -30, -140, 10)
 _o('duodenum', 62, path=[(10, 30, 0, 12), (48, 12, -8, 13), (46, -4, -55, 13), (5, -8, -62, 11)], rough=3, texture=14, wander=4),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #c598e356
+# %% ../nbs/02_anatomy.ipynb #2c5d1d3e
 def _colon(
     radius: float, # mm
 ) -> list: # points x, y, z, radius
@@ -88,7 +85,7 @@ _o('bolus', 35, blobs=(26, .9), size=(130, 90, 260), within=('stool', 'gas'), te
 ]
 _torso = [*_wall_and_bones, *_chest, *_belly, *_guts]
 
-# %% ../nbs/02_anatomy.ipynb #6e5d555d
+# %% ../nbs/02_anatomy.ipynb #a4a69c34
 _curve = [(1, -21, 8, 2.4), (3, -14, 5.5, 3.8), (1.5, -5, 0, 4.2), (0, 4, -3.5, 4.7), (-1.5, 11, -6, 5.9), (-2, 16, -6.5, 4.8)]
 def _near(path, x=0, y=0, z=0, r=0): return [(a+x, b+y, c+z, max(.8, d+r)) for a, b, c, d in path] # the same path, moved and thicker by mm
 
@@ -108,7 +105,7 @@ _o('tail', 385, copy='head', upto=(1, 4.5), rough=.8, texture=45, label=2),
 _o('alveus', 560, path=_near(_curve, z=1, r=-3.4), texture=30, chance=.7, wander=.4, detail=True),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #4a2da635
+# %% ../nbs/02_anatomy.ipynb #735cb23e
 _veins = [((-24, -26, 16), (-62, -44, 30)), ((24, -26, 16), (62, -42, 28)), ((-22, -28, -8), (-58, -52, -18)), ((24, -28, -8), (60, -50, -16))]
 def _along(a, b, t): return tuple(p + t*(q-p) for p, q in zip(a, b)) # from a (t=0) to b (t=1)
 
@@ -129,7 +126,7 @@ _o('aorta down', 1060, path=[(-26, -48, 99, 12), (-24, -50, 0, 11), (-20, -48, -
 _o('cava', 900, path=[(40, 8, 99, 10), (38, 2, 20, 11)], texture=80, wander=2),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #3e97f994
+# %% ../nbs/02_anatomy.ipynb #9e93968f
 _heart = _around_the_heart + [
 _o('myocardium', 340, (-46, 24, -22), (46, 44, 54), rough=3, texture=50, wander=3, turn=(0, 25, -25)),
 _o('left ventricle', 1030, (-45, 22, -20), (32, 30, 41), rough=4, texture=80, wander=3, turn=(0, 25, -25)),
@@ -144,7 +141,7 @@ _o('valve', 1040, path=[(-10, -12, 0, 12), (-38, 12, -14, 12)], rough=2, texture
      chance=.95) for i, (a, b) in enumerate(_veins)],
 ]
 
-# %% ../nbs/02_anatomy.ipynb #63d9cf74
+# %% ../nbs/02_anatomy.ipynb #5ca29fed
 _tissue = ('brain', 'grey', 'core', 'sulci', 'cleft', 'thalamus -1', 'thalamus 1', 'old lesion')
 _brain = [
 _o('brain', (380, 590, 610, 310), (0, 0, 0), (68, 84, 62), rough=2, texture=22, grow=.05),
@@ -162,7 +159,7 @@ _o('necrosis', (640, 320, 330, 770), copy='tumour', inside='oedema', size=(15, 1
    within=('oedema', 'tumour')),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #371354ab
+# %% ../nbs/02_anatomy.ipynb #fa95eac1
 _prostate = [
 _o('fat', (620, 60), size=(999, 999, 999), texture=60),
 _o('muscles', (170, 900), blobs=(24, .6), size=(999, 999, 999), texture=30),
@@ -174,13 +171,14 @@ _o('bladder', (1500, 2500), (0, 18, 46), (38, 30, 24), rough=4, texture=40, wand
 _o('rectum', (260, 850), path=[(0, -36, -60, 13), (2, -42, 0, 15), (0, -52, 60, 15)], rough=3, texture=40, wander=3),
 _o('gas', (30, 40), path=[(0, -35, -60, 7), (2, -40, 0, 9), (0, -50, 60, 8)], rough=3, wander=2, chance=.7, within=('rectum',)),
 _o('symphysis', (190, 500), (0, 54, 0), (14, 12, 22), rough=2, texture=40),
+_o('bulb', (900, 1300), (0, -8, -46), (12, 9, 9), rough=2, texture=80, wander=2),
 _o('seminal', (950, 1500), (0, -24, 26), (26, 8, 9), rough=4, texture=140, wander=2),
-_o('gland', (880, 1500), (0, -3, -2), (27, 22, 24), rough=2, texture=110, wander=2.5, grow=.08, label=1),
-_o('inner', (520, 1150), (0, 2, -1), (24.5, 19, 22.5), rough=2, texture=130, wander=1, grow=.08, label=2, chance=.93, within=('gland',)),
+_o('gland', (880, 1500), (0, -3, -2), (26, 21, 23), rough=2, texture=110, wander=2.5, grow=.08, label=1),
+_o('inner', (520, 1150), (0, 2, -1), (24, 19, 22), rough=2, texture=130, wander=1, grow=.08, label=2, chance=.93, within=('gland',)),
 _o('cancer', (330, 750), inside='gland', size=(5, 4, 6), rough=1.5, chance=.6, detail=True, within=('gland', 'inner')),
 ]
 
-# %% ../nbs/02_anatomy.ipynb #a881ebac
+# %% ../nbs/02_anatomy.ipynb #2e23336d
 def _ct(
     labels: dict, # organ of the torso -> label
     look, # x, y, z of the torso (mm) in the middle of the scan
@@ -199,7 +197,7 @@ def _mr(
     "A recipe for an MR scan"
     return dict(organs=organs, look=(0, 0, 0), air=8, stretch=0, vary=(0, 0, .1), dtype='float32') | more
 
-# %% ../nbs/02_anatomy.ipynb #3d651c49
+# %% ../nbs/02_anatomy.ipynb #dcc60b54
 _recipes_mr = dict(
 BrainTumour=_mr(_brain, prefix='BRATS', scale=2.5, vary=(0, 0, 0), shift=(2, 2, 2), tilt=6, zoom=.05, warp=(3, 40), bumps=13, grain=4,
     spread=25, gain=.15, noise=(10, 22), blur=(.3, .6), bias=.25, air=0),
@@ -210,7 +208,7 @@ Hippocampus=_mr(_hippocampus, prefix='hippocampus', scale=1, vary=(.08, .07, .1)
 Prostate=_mr(_prostate, prefix='prostate', scale=2, vary=(0, 0, .15), shift=(5, 6, 5), tilt=5, zoom=.07, warp=(4, 40), bumps=11, grain=4,
     spread=60, gain=.2, noise=(20, 45), blur=(.3, .8), bias=.2, stretch=.1))
 
-# %% ../nbs/02_anatomy.ipynb #b33da820
+# %% ../nbs/02_anatomy.ipynb #74591c45
 _lesion = dict(count=(1, 3), rough=4, texture=9, grow=.2)
 _recipes_ct = dict(
 Liver=_ct({'liver': 1}, (0, 0, 10), _o('cancer', 62, inside='liver', within=('liver',), size=(11, 11, 11), label=2, chance=.9, **_lesion),
@@ -224,5 +222,5 @@ HepaticVessel=_ct({}, (0, 0, 30), _o('portal', 155, tree=((18, 0, 8, 8), (24, 8,
     _o('hepatic', 150, tree=((24, -16, 70, 7), (22, 10, -18), 3), within=('liver',), label=1, wander=4),
     _o('cancer', 68, inside='liver', within=('liver',), size=(15, 15, 14), label=2, **_lesion), prefix='hepaticvessel', scale=2.5),
 Spleen=_ct({'spleen': 1}, (0, 0, 10), prefix='spleen', scale=4),
-Colon=_ct({}, (0, 0, -90), _o('cancer', 68, inside='colon', size=(14, 14, 13), label=1, rough=3, texture=12, grow=.15), prefix='colon', scale=4))
+Colon=_ct({}, (0, 0, -90), _o('cancer', 68, inside='colon', size=(16, 16, 16), label=1, rough=2.5, texture=12, grow=.12), prefix='colon', scale=4))
 RECIPES = {**_recipes_mr, **_recipes_ct} # task name -> recipe

@@ -23,7 +23,7 @@ def _download(words):
     from fastseg.dataset import download
     print(download(words.task, words.to))
 
-# %% ../nbs/14_cli.ipynb #1f53edd2
+# %% ../nbs/14_cli.ipynb #38ab5264
 def _check(words):
     "Checks a folder; exit code 1 if something blocks training"
     from fastseg.dataset import check_task
@@ -33,20 +33,19 @@ def _check(words):
 
 def _plan(words):
     "Prints a plan with its reasons"
-    from fastseg.model import device_of
-    from fastseg.plan import fingerprint, make_plan
+    from fastseg.baseline import plan_baseline
     from fastseg.task import Task
-    plan = make_plan(fingerprint(Task.find(words.task)), device_of(words.device).type, words.minutes, words.spacing)
+    plan = plan_baseline(Task.find(words.task), words.minutes, None, words.device, words.spacing, words.memory)
     print(plan.explain())
     if words.out: plan.save(words.out); print(f'plan: {words.out}')
 
-# %% ../nbs/14_cli.ipynb #290a5d7b
+# %% ../nbs/14_cli.ipynb #d735b59b
 def _baseline(words):
     "Trains, scores and reports"
     from fastseg.baseline import train_baseline
     from fastseg.plan import Plan
     plan = Plan.load(words.plan) if words.plan else None
-    train_baseline(words.task, words.fold, words.minutes, words.epochs, words.out, words.seed, words.device, plan, words.spacing, words.quiet)
+    train_baseline(words.task, words.fold, words.minutes, words.epochs, words.out, words.seed, words.device, plan, words.spacing, words.memory, words.quiet)
 
 def _predict(words):
     "Segments scans"
@@ -56,7 +55,7 @@ def _predict(words):
 def _evaluate(words):
     "Scores predictions"
     from fastseg.evaluate import evaluate
-    print(evaluate(words.predictions, words.labels, words.out).summary())
+    print(evaluate(words.predictions, words.labels, words.out, cases=words.cases).summary())
     if words.out: print(f'scores: {words.out}')
 
 def _demo(words):
@@ -64,11 +63,12 @@ def _demo(words):
     from fastseg.baseline import demo
     demo(words.out, words.minutes, words.seed)
 
-# %% ../nbs/14_cli.ipynb #ccca44d4
+# %% ../nbs/14_cli.ipynb #3a87e4ca
 _TASK = ('task', dict(metavar='TASK', help='Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, ./my_scans.'))
 _DEVICE = ('--device', dict(help='Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.'))
 _MINUTES = ('--minutes', dict(type=float, metavar='M', help='Training time in minutes; the learning rate comes down to zero when it is over.'))
 _SPACING = ('--spacing', dict(nargs='+', default='auto', metavar='S', help='Working spacing: auto, native, or three lengths in mm.'))
+_MEMORY = ('--memory', dict(metavar='SIZE', help='Memory that may be used, such as 8GB; what is free if not given.'))
 _SEED = ('--seed', dict(type=int, default=0, help='Start of all random numbers; another seed, another run.'))
 
 VERBS = dict(
@@ -78,20 +78,21 @@ VERBS = dict(
     download=(_download, 'Fetch a task from the Decathlon and unpack it; resumes where it stopped.',
         [_TASK, ('--to', dict(metavar='FOLDER', help='Folder to put the task in; data_path of settings.ini if not given.'))]),
     check=(_check, 'Look for everything in a data set that would spoil training.', [_TASK, ('--json', dict(action='store_true', help='Print the findings as JSON.'))]),
-    plan=(_plan, 'Say how a task would be trained, with a reason for every choice.', [_TASK, _MINUTES, _SPACING, _DEVICE, ('--out', dict(metavar='FILE', help='Keep the plan as JSON, to edit it or to train with it.'))]),
+    plan=(_plan, 'Say how a task would be trained, with a reason for every choice.', [_TASK, _MINUTES, _SPACING, _MEMORY, _DEVICE, ('--out', dict(metavar='FILE', help='Keep the plan as JSON, to edit it or to train with it.'))]),
     baseline=(_baseline, 'Train a model, score it on whole cases kept apart, and write a report.',
         [_TASK, ('--fold', dict(type=int, default=0, help='Which of the five folds is kept apart, 0 to 4; the folds are those of nnU-Net.')), _MINUTES,
          ('--epochs', dict(type=int, metavar='N', help='Training time in epochs of 100 steps, instead of minutes; repeatable to the number on a CPU.')),
-         ('--out', dict(metavar='RUN', help='Folder of the run; a new one below models_path if not given.')), _SEED, _DEVICE, _SPACING,
+         ('--out', dict(metavar='RUN', help='Folder of the run; a new one below models_path if not given.')), _SEED, _DEVICE, _SPACING, _MEMORY,
          ('--plan', dict(metavar='FILE', help='A plan kept by `fastseg plan --out`, perhaps edited.')), ('--quiet', dict(action='store_true', help='Print nothing but errors.'))]),
     predict=(_predict, 'Segment scans with a trained run; labels lie exactly on the scans.',
         [('run', dict(metavar='RUN', help='Folder of a run.')), ('images', dict(metavar='IMAGE_OR_FOLDER', help='A scan (.nii.gz) or a folder of scans.')),
          ('--out', dict(metavar='FOLDER', required=True, help='Folder for the labels.')), _DEVICE, ('--no-flips', dict(action='store_true', help='Look once instead of twice: faster, a little worse.'))]),
     evaluate=(_evaluate, 'Score predicted labels against true ones: whole cases, native space.',
         [('predictions', dict(metavar='PREDICTIONS', help='Folder with predicted labels (NAME.nii.gz).')), ('labels', dict(metavar='LABELS', help='Folder with true labels of the same names.')),
+         ('--cases', dict(nargs='+', metavar='NAME', help='Score only these cases; all labels if not given.')),
          ('--out', dict(metavar='FILE', help='Keep the scores as JSON.'))]))
 
-# %% ../nbs/14_cli.ipynb #10ab2841
+# %% ../nbs/14_cli.ipynb #6e0af0b5
 class _Parser(argparse.ArgumentParser):
     "argparse that explains itself in one line"
     def error(self, message): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
@@ -112,7 +113,7 @@ def _read(
     if isinstance(getattr(words, 'spacing', None), list) and len(words.spacing) == 1: words.spacing = words.spacing[0]
     return words
 
-# %% ../nbs/14_cli.ipynb #78d0f55a
+# %% ../nbs/14_cli.ipynb #62a7206f
 def main(
     argv=None, # words after `fastseg`; None takes those of the command line
 )->int: # exit code

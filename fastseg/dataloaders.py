@@ -6,7 +6,7 @@
 __all__ = ['resize', 'resize_label', 'normalise', 'prepare', 'restore', 'preprocess', 'read_window', 'Item', 'Patches', 'window',
            'Augment', 'datablock', 'dataloaders']
 
-# %% ../nbs/06_dataloaders.ipynb #36294d9b
+# %% ../nbs/06_dataloaders.ipynb #d9844f2e
 import errno, hashlib, os, shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import numpy as np, torch, torch.nn.functional as F
 
 from fastai.vision.data import ImageBlock
 from fastai.data.all import DataLoaders, ItemTransform
+from fastcore.basics import patch as _method
 from fastMONAI.vision_core import MedBase, MedImage, MedMask
 from fastMONAI.vision_data import MedDataBlock, MedMaskBlock
 from .settings import FastsegError, read_json, results_path, write_json
@@ -202,8 +203,7 @@ class Patches:
         assert self.last and self.last[0] == item, 'the image of an item is read before its label'
         return torch.from_numpy(read_window(self._open(item, 'label'), *self.last[1:]))
 
-# %% ../nbs/06_dataloaders.ipynb #1f28e140
-from fastcore.basics import patch as _method
+# %% ../nbs/06_dataloaders.ipynb #9b600d83
 @_method
 def window(self:Patches,
     item:Item,
@@ -258,7 +258,7 @@ class Augment(ItemTransform):
         u = lambda: torch.rand(b, x.shape[1], 1, 1, 1, device=device)*2 - 1
         return MedImage(x*(1 + u()*.2) + u()*.15), MedMask(y.to(torch.uint8))
 
-# %% ../nbs/06_dataloaders.ipynb #5ce3e1f0
+# %% ../nbs/06_dataloaders.ipynb #9357c543
 def datablock(
     patches:Patches, # reads the windows
 ): # a fastMONAI MedDataBlock over `Item`s
@@ -267,7 +267,7 @@ def datablock(
     return MedDataBlock(blocks=(ImageBlock(cls=MedImage), MedMaskBlock()), getters=[partial(Patches.image, patches), partial(Patches.label, patches)],
                         splitter=FuncSplitter(lambda item: not item.train), batch_tfms=[Augment(patches.plan)], apply_reorder=False, target_spacing=None)
 
-# %% ../nbs/06_dataloaders.ipynb #d6d74bdf
+# %% ../nbs/06_dataloaders.ipynb #97e632e6
 def dataloaders(
     task:Task, # with its folder
     plan:Plan,

@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'fold_voxels', 'unfold_voxels', 'FoldedUNet', 'run_as', 'build_model', 'model_parts', 'splitter',
-           'device_of', 'fastest', 'get_weights', 'set_weights']
+           'device_of', 'fastest', 'Peak', 'step_memory', 'parse_memory', 'fit_to_memory', 'get_weights', 'set_weights']
 
-# %% ../nbs/07_model.ipynb #b8730ec3
-import time
-from pathlib import Path
+# %% ../nbs/07_model.ipynb #8e5b9e2f
+import re, time
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
 from .settings import FastsegError
-from .plan import Plan
+from .plan import Plan, _patch_like
 
 # %% ../nbs/07_model.ipynb #5180aba8
 def fold_voxels(
@@ -33,22 +32,24 @@ def unfold_voxels(
     (b, c, w, h, d), (i, j, k) = x.shape, by
     return x.reshape(b, c//(i*j*k), i, j, k, w, h, d).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c//(i*j*k), w*i, h*j, d*k)
 
-# %% ../nbs/07_model.ipynb #30e6f93f
+# %% ../nbs/07_model.ipynb #081c5670
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 class FoldedUNet(nn.Module):
     "MONAI's DynUNet between folding and unfolding; float32 logits for every voxel of the input"
     precision, channels_last = 'fp32', False # how it is run, not what it computes: see `run_as`
-    def __init__(self, in_channels, out_channels, fold, strides, kernels, features):
+    def __init__(self, in_channels, out_channels, fold, strides, kernels, features, deep_supervision=0):
         super().__init__()
         from monai.networks.nets import DynUNet
         self.fold, n = tuple(fold), int(np.prod(fold))
         self.net = DynUNet(3, in_channels*n, out_channels*n, kernels, strides, strides[1:], filters=features,
-                           norm_name=('batch', dict(momentum=.1)), res_block=True)
+                           norm_name=('batch', dict(momentum=.1)), res_block=True,
+                           deep_supervision=deep_supervision > 0, deep_supr_num=max(1, deep_supervision))
     def forward(self, x):
         x = fold_voxels(x.as_subclass(torch.Tensor), self.fold)
         if self.channels_last: x = x.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != 'fp32'): x = self.net(x)
+        if x.ndim == 6: return [unfold_voxels(level, self.fold).float() for level in x.unbind(1)] # deep supervision, in training only
         return unfold_voxels(x, self.fold).float()
 
 # %% ../nbs/07_model.ipynb #66a23cbb
@@ -61,7 +62,7 @@ def run_as(
     model.precision, model.channels_last = precision, channels_last
     return model.to(memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format)
 
-# %% ../nbs/07_model.ipynb #24dc7e3b
+# %% ../nbs/07_model.ipynb #81345c2a
 def build_model(
     plan:Plan, # topology, modalities and labels
     seed:int|None=None, # for the first weights; None leaves torch's own state
@@ -69,25 +70,26 @@ def build_model(
     "The network that a plan describes"
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
-        return FoldedUNet(len(plan.modalities), len(plan.labels), plan.fold, plan.strides, plan.kernels, plan.features)
+        return FoldedUNet(len(plan.modalities), len(plan.labels), plan.fold, plan.strides, plan.kernels, plan.features, plan.deep_supervision)
 
-# %% ../nbs/07_model.ipynb #1c71e4df
+# %% ../nbs/07_model.ipynb #33f5c17b
 def model_parts(
     model:FoldedUNet,
 )->dict: # name → module, in the order in which data flows
     "The parts of the network: stem, encoder, bottleneck, decoder, head"
     net = model.net
     return dict(stem=net.input_block, **{f'encoder{i + 1}': m for i, m in enumerate(net.downsamples)}, bottleneck=net.bottleneck,
-                **{f'decoder{len(net.upsamples) - i}': m for i, m in enumerate(net.upsamples)}, head=net.output_block)
+                **{f'decoder{len(net.upsamples) - i}': m for i, m in enumerate(net.upsamples)},
+                head=nn.ModuleList([*getattr(net, 'deep_supervision_heads', []), net.output_block]))
 
-# %% ../nbs/07_model.ipynb #b53f81a9
+# %% ../nbs/07_model.ipynb #7211731f
 def splitter(
     model:FoldedUNet,
 ): # list of parameter lists, input first, head last
     "One parameter group per part, in order, for fastai's `freeze_to` and its rates per group"
     return L([list(part.parameters()) for part in model_parts(model).values()])
 
-# %% ../nbs/07_model.ipynb #d6f7de60
+# %% ../nbs/07_model.ipynb #0cddcffe
 def device_of(
     name:str|None=None, # 'cuda', 'cuda:1', 'mps', 'cpu', or None to take the best there is
 )->torch.device:
@@ -100,7 +102,7 @@ def device_of(
         raise FastsegError(f'device {name!r}', f'one of {", ".join(k for k, v in have.items() if v)}', 'leave --device away to let fastseg choose')
     return device
 
-# %% ../nbs/07_model.ipynb #1b602f31
+# %% ../nbs/07_model.ipynb #f2bb806f
 def _step_seconds(
     model, # as it is to be run
     x, # one batch [B,C,W,H,D]
@@ -110,14 +112,15 @@ def _step_seconds(
     best = float('inf')
     for i in range(4):
         start = time.perf_counter()
-        model(x).square().mean().backward(); model.zero_grad(set_to_none=True)
+        out = model(x)
+        (out[0] if isinstance(out, list) else out).square().mean().backward(); model.zero_grad(set_to_none=True)
         if x.device.type == 'cuda': torch.cuda.synchronize(x.device)
         seconds = time.perf_counter() - start
         if i: best = min(best, seconds)
         elif seconds > 3*limit: return seconds
     return best
 
-# %% ../nbs/07_model.ipynb #ff9b4dff
+# %% ../nbs/07_model.ipynb #e124b407
 def _ways(plan:Plan, device):
     "The number formats and layouts that are possible, or the one that the plan insists on, such as 'bf16 channels-last'"
     if plan.arithmetic != 'fastest':
@@ -127,7 +130,7 @@ def _ways(plan:Plan, device):
     half = 'fp16' if device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] < 8 else 'bf16'
     return [(name, layout) for layout in (True, False) for name in (['fp32'] if device.type == 'mps' else [half, 'fp32'])]
 
-# %% ../nbs/07_model.ipynb #f15d00b3
+# %% ../nbs/07_model.ipynb #e1914077
 def fastest(
     plan:Plan,
     device, # torch.device
@@ -140,7 +143,72 @@ def fastest(
     return dict(precision=precision, channels_last=channels_last, step_seconds=timings[precision, channels_last],
                 timings={f'{p}{" channels-last"*c}': round(s, 4) for (p, c), s in timings.items()})
 
-# %% ../nbs/07_model.ipynb #994c5900
+# %% ../nbs/07_model.ipynb #0eb7941d
+class Peak:
+    "Watches memory while a `with` block runs: `before` and `top` in bytes, of the GPU on CUDA and of the process elsewhere"
+    def __init__(self, device): self.cuda, self.device = device.type == 'cuda', device
+    def now(self): return torch.cuda.memory_allocated(self.device) if self.cuda else self.process.memory_info().rss
+    def __enter__(self):
+        import psutil
+        from threading import Event, Thread
+        self.process, self.done = psutil.Process(), Event()
+        if self.cuda: torch.cuda.reset_peak_memory_stats(self.device)
+        self.before = self.top = self.now()
+        self.watcher = Thread(target=self._watch, daemon=True); self.watcher.start()
+        return self
+    def _watch(self):
+        while not self.done.wait(.004): self.top = max(self.top, self.now())
+    def __exit__(self, *_):
+        self.done.set(); self.watcher.join()
+        if self.cuda: self.top = torch.cuda.max_memory_allocated(self.device)
+
+# %% ../nbs/07_model.ipynb #a10e63ca
+def step_memory(
+    plan:Plan,
+    device, # torch.device
+)->int: # bytes
+    "What a training step of the plan will need, from a small step that is sure to fit"
+    factor, kept = np.prod([plan.fold, *plan.strides], 0), {}
+    small = [max(f, int(p/2//f*f)) for p, f in zip(plan.patch_size, factor)]
+    def keep(t): kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(); return t
+    model = build_model(plan, seed=0).to(device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        out = model(torch.randn(2, len(plan.modalities), *small, device=device))
+    weights = sum(p.numel()*p.element_size() for p in model.parameters())
+    activations = (sum(kept.values()) - weights)/(2*np.prod(small)) # bytes per voxel, kept for the way back
+    logits = 4*len(plan.labels)*8 # bytes per voxel: the loss works on float32 logits, one-hot labels and their products
+    return int(4*weights + (1.4*activations + logits)*np.prod(plan.patch_size)*plan.batch_size)
+
+# %% ../nbs/07_model.ipynb #bb3308e5
+def parse_memory(
+    text, # '8GB', '900 MB', a number of GB, or None
+): # bytes, or None
+    "An amount of memory in bytes"
+    found = re.fullmatch(r'([0-9.]+) *([MG]I?B?)?', str(text).strip().upper())
+    try: return None if text is None else int(float(found[1])*2**(20 if (found[2] or 'G')[0] == 'M' else 30))
+    except (TypeError, ValueError): raise FastsegError(f'memory {text!r}', 'an amount such as 8GB or 900MB', 'correct --memory') from None
+
+# %% ../nbs/07_model.ipynb #c556bc3e
+def fit_to_memory(
+    plan:Plan,
+    device, # torch.device
+    memory=None, # what may be used in all, such as '8GB'; None: what is free now
+)->Plan: # the same, or with a smaller batch or patch and the reason
+    "Makes the batch, then the patch, smaller until a training step fits"
+    import psutil
+    free = torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else psutil.virtual_memory().available
+    if memory: free = min(free, parse_memory(memory) - (0 if device.type == 'cuda' else psutil.Process().memory_info().rss))
+    need, factor = step_memory(plan, device), np.prod([plan.fold, *plan.strides], 0).tolist()
+    while need > .85*max(free, 0):
+        why, voxels = f'a step would need {need/2**30:.2f} GB and {max(free, 0)/2**30:.2f} GB are free', np.prod(plan.patch_size)
+        if plan.batch_size > 1: change = dict(batch_size=plan.batch_size//2)
+        else: change = dict(patch_size=_patch_like(plan.patch_size, plan.spacing, .8*voxels, dict(fold=plan.fold, strides=plan.strides)))
+        if change.get('patch_size') == plan.patch_size: raise FastsegError(why.replace('a step would', 'that even the smallest step would'), 'more memory', 'close other programs or give more with --memory')
+        smaller = plan.change(**change, reason=why)
+        need, plan = need*np.prod(smaller.patch_size)*smaller.batch_size/(voxels*plan.batch_size), smaller
+    return plan
+
+# %% ../nbs/07_model.ipynb #f1599a03
 def get_weights(
     model:FoldedUNet,
 )->dict: # name → tensor on the CPU, each once

@@ -37,7 +37,7 @@ def _fewer_colors(rgb):
     out.putpalette(palette)
     return out
 
-# %% ../nbs/03_panel.ipynb #8b8102f0
+# %% ../nbs/03_panel.ipynb #d76400ce
 def figure_to_png(
     fig: Figure,
     dpi: int = 100, # pixels per inch
@@ -51,6 +51,7 @@ def figure_to_png(
 
 class Canvas(Figure):
     "A figure that shows itself in a notebook, although no pyplot stands behind it"
+    def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs)
     def _repr_mimebundle_(self, **kwargs): return {'image/png': base64.b64encode(figure_to_png(self, 80)).decode(), 'text/plain': repr(self)}
 
 # %% ../nbs/03_panel.ipynb #e5ac2f41

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['phantom_case', 'make_phantom']
 
-# %% ../nbs/02_phantom.ipynb #394c9b9e
+# %% ../nbs/02_phantom.ipynb #834b2793
 import math, shutil, tempfile
 from pathlib import Path
 import numpy as np
@@ -13,100 +13,9 @@ import numpy as np
 from .task import *
 from .settings import *
 from .anatomy import RECIPES
+from .geometry import *
 
-# %% ../nbs/02_phantom.ipynb #a125f9ff
-def _hills(
-    x, # positions, in units of the distance between two hills
-    n: int, # number of hills, at 0, 1, ..., n-1
-): # weights [len(x), n]
-    "Cubic B-splines: how much each hill adds at each position"
-    t = np.abs(x[:, None] - np.arange(n, dtype=np.float32))
-    return np.where(t < 1, 2/3 - t**2 + t**3/2, np.clip(2 - t, 0, None)**3/6).astype(np.float32)
-
-# %% ../nbs/02_phantom.ipynb #2983db7b
-def _smooth_noise(
-    rng, # numpy Generator
-    length: float, # mm over which the field changes
-    reach, # half the extent in x, y, z, mm
-): # function of three axes (1D arrays, mm) -> field [len(x), len(y), len(z)], mean 0, standard deviation 1
-    "A random field that can be evaluated anywhere, so that also a huge scan can be made piece by piece"
-    n = [2*math.ceil(r/length) + 5 for r in reach]
-    lattice = rng.standard_normal(n, dtype=np.float32)/(151/315)**1.5
-    def field(x, y, z):
-        wx, wy, wz = (_hills(a/length + (k-1)/2, k) for a, k in zip((x, y, z), n))
-        near = np.einsum('ai,bj,ijk->abk', wx, wy, lattice, optimize=True)
-        return near @ wz.T
-    return field
-
-# %% ../nbs/02_phantom.ipynb #eba17bcc
-def _ellipsoid(
-    p, # x, y, z in mm: three arrays that broadcast
-    o: dict, # at, size (mm), turn (3×3), power (2 or 4), taper, bend
-): # about the distance to the surface, mm, negative inside
-    "A superellipsoid, tapered and bent along its own x axis"
-    q = [a - np.float32(c) for a, c in zip(p, o['at'])]
-    u, v, w = (sum(np.float32(t/size)*a for t, a in zip(row, q) if t) for row, size in zip(o['turn'], o['size']))
-    if o.get('bend'): v = v - o['bend']*(u**2 - .4)
-    if o.get('taper'): thin = 1 + o['taper']*np.clip(u, -1, 1); v, w = v/thin, w/thin
-    squares = u*u, v*v, w*w
-    r = np.sqrt(sum(squares)) if o.get('power', 2) == 2 else np.sqrt(np.sqrt(sum(a*a for a in squares)))
-    return (r - 1)*np.float32(min(o['size']))
-
-# %% ../nbs/02_phantom.ipynb #d0c19f10
-def _pieces(
-    path, # points (x, y, z, radius), mm
-    n: int=6, # pieces between two points
-): # pieces [(n points - 1)*n, 2, 4]: from and to, each x, y, z, radius
-    "A smooth curve through the points (Catmull-Rom), cut into straight pieces"
-    p = np.asarray(path, dtype=np.float32)
-    p = np.concatenate([2*p[:1] - p[1:2], p, 2*p[-1:] - p[-2:-1]])
-    t = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)[:, None]
-    a, b, c, d = (p[i:len(p)-3+i, None] for i in range(4))
-    curve = .5*(2*b + (c-a)*t + (2*a-5*b+4*c-d)*t**2 + (3*b-a-3*c+d)*t**3)
-    curve = np.concatenate([curve.reshape(-1, 4), p[-2:-1]])
-    return np.stack([curve[:-1], curve[1:]], 1)
-
-# %% ../nbs/02_phantom.ipynb #9cd7f7e5
-def _one_piece(
-    p, # x, y, z in mm: three arrays of one shape
-    piece, # from and to [2, 4]: x, y, z, radius
-): # distance to the surface, mm, negative inside
-    "Distance to a straight piece of tube whose radius changes evenly"
-    a, b = piece[0], piece[1]
-    d = b[:3] - a[:3]
-    q = [o - c for o, c in zip(p, a)]
-    t = np.clip(sum(o*c for o, c in zip(q, d))/max(float(d @ d), 1e-6), 0, 1)
-    return np.sqrt(sum((o - t*c)**2 for o, c in zip(q, d))) - (a[3] + t*(b[3] - a[3]))
-
-# %% ../nbs/02_phantom.ipynb #589ce23c
-def _tree(
-    rng, # numpy Generator
-    at, # root x, y, z and radius, mm
-    aim, # direction in which the trunk grows, its length in mm
-    depth: int=3, # how often it splits
-): # pieces [n, 2, 4]
-    "A branching tube"
-    at, aim = np.asarray(at, dtype=np.float32), np.asarray(aim, dtype=np.float32)
-    bow = rng.normal(0, .12, 3)*np.linalg.norm(aim)
-    end = np.append(at[:3] + aim, at[3]*.8)
-    trunk = _pieces([at, np.append(at[:3] + aim/2 + bow, at[3]*.9), end], 3)
-    if depth == 0: return trunk
-    twigs = [aim*rng.uniform(.65, .9) + rng.normal(0, .5, 3)*np.linalg.norm(aim) for _ in range(2)]
-    return np.concatenate([trunk, *[_tree(rng, end, o, depth-1) for o in twigs]])
-
-# %% ../nbs/02_phantom.ipynb #59f8b874
-def _turn(
-    degrees, # around x, y, z
-): # rotation matrix 3×3
-    "Rotation around the three axes, one after the other"
-    m = np.eye(3)
-    for i, a in enumerate(np.radians(degrees)):
-        r = np.eye(3); j, k = [o for o in range(3) if o != i]
-        r[j, j] = r[k, k] = math.cos(a); r[j, k], r[k, j] = -math.sin(a), math.sin(a)
-        m = r @ m
-    return m.astype(np.float32)
-
-# %% ../nbs/02_phantom.ipynb #5ad72b19
+# %% ../nbs/02_phantom.ipynb #6f3f6a78
 def _spot(
     rng, # numpy Generator
     host: dict, # an organ whose place is known
@@ -119,7 +28,7 @@ def _spot(
     u = rng.normal(0, 1, 3); u *= depth*rng.random()**(1/3)/np.linalg.norm(u)
     return np.asarray(host['at']) + host['turn'].T @ (u*host['size'])
 
-# %% ../nbs/02_phantom.ipynb #027fa818
+# %% ../nbs/02_phantom.ipynb #cd966072
 def _throw(
     rng, # numpy Generator
     o: dict, # organ of a recipe
@@ -137,13 +46,13 @@ def _throw(
         o['at'] = _spot(rng, before[host], o.get('depth', .75))
         grow = grow*math.exp(rng.normal(0, o.get('grow', 0)))
     o['at'], o['size'] = np.asarray(o['at']) + move, np.asarray(o['size'])*grow
-    o['turn'] = _turn(np.asarray(o.get('turn', (0, 0, 0))) + normal(5 if max(o['size']) < 500 else 0))
-    if 'path' in o: o['pieces'] = _pieces(np.asarray(o['path']) + np.append(move, 0) + normal(.03*o['path'][0][3], (len(o['path']), 1))*[0, 0, 0, 1])
-    if 'tree' in o: o['pieces'] = _tree(rng, o['tree'][0] + np.append(move, 0), np.asarray(o['tree'][1])*grow, o['tree'][2])
-    if 'blobs' in o: o['noise'] = _smooth_noise(rng, o['blobs'][0], recipe['reach'])
+    o['turn'] = rotation(np.asarray(o.get('turn', (0, 0, 0))) + normal(5 if max(o['size']) < 500 else 0))
+    if 'path' in o: o['pieces'] = tube_pieces(np.asarray(o['path']) + np.append(move, 0) + normal(.03*o['path'][0][3], (len(o['path']), 1))*[0, 0, 0, 1])
+    if 'tree' in o: o['pieces'] = tree_pieces(rng, o['tree'][0] + np.append(move, 0), np.asarray(o['tree'][1])*grow, o['tree'][2])
+    if 'blobs' in o: o['noise'] = smooth_noise(rng, o['blobs'][0], recipe['reach'])
     return o
 
-# %% ../nbs/02_phantom.ipynb #c6a150fc
+# %% ../nbs/02_phantom.ipynb #2e6cb96c
 def _grid(
     rng, # numpy Generator
     task: Task, # for shape and spacing
@@ -158,7 +67,7 @@ def _grid(
     x, y, z = task.spacing
     return shape, (round(x*wide, 4), round(y*wide, 4), z)
 
-# %% ../nbs/02_phantom.ipynb #e03b85cb
+# %% ../nbs/02_phantom.ipynb #73392956
 def _scene(
     rng, # numpy Generator
     task: Task,
@@ -169,18 +78,18 @@ def _scene(
     r = dict(RECIPES[task.name])
     shape, spacing = _grid(rng, task, r, scale, shape)
     r['reach'] = [(n+1)*s*scale/2 for n, s in zip(shape, spacing)]
-    noise = lambda length: _smooth_noise(rng, length, r['reach'])
+    noise = lambda length: smooth_noise(rng, length, r['reach'])
     organs = {}
     for o in r['organs']:
         for i in range(rng.integers(o['count'][0], o['count'][1] + 1) if 'count' in o else 1):
             if rng.random() < o.get('chance', 1): organs[f"{o['name']}{i or ''}"] = _throw(rng, o, organs, r) | dict(kin=o['name'])
     size = np.exp(rng.normal(0, r['zoom'], 3))*math.exp(rng.normal(0, r['zoom']/2))
     if r.get('mirror') and rng.random() < .5: size[0] *= -1
-    return r | dict(organs=organs, shape=shape, spacing=spacing, step=[s*scale for s in spacing], size=size, lies=_turn(rng.normal(0, r['tilt'], 3)),
+    return r | dict(organs=organs, shape=shape, spacing=spacing, step=[s*scale for s in spacing], size=size, lies=rotation(rng.normal(0, r['tilt'], 3)),
                     off=np.asarray(r['look']) + rng.normal(0, 1, 3)*r['shift'], bend=[noise(r['warp'][1]) for _ in range(3)],
                     bump=noise(r['bumps']), grains=noise(r['grain']), gains=np.exp(rng.normal(0, r.get('gain', 0), len(task.modalities))))
 
-# %% ../nbs/02_phantom.ipynb #6cd6026a
+# %% ../nbs/02_phantom.ipynb #7ba1ec23
 def _places(
     scene: dict,
     axes, # x, y, z of the voxels, mm, 0 in the middle of the scan
@@ -192,37 +101,7 @@ def _places(
     return np.stack([sum(a*g for a, g in zip(row, grid)) + np.float32(off) + amount*bend(*axes)
                      for row, off, bend in zip(m, scene['off'], scene['bend'])])
 
-# %% ../nbs/02_phantom.ipynb #e90652c7
-def _ranges(
-    p, # x, y, z in the patient [3, W, H, D], mm
-) -> list: # for each axis: smallest and largest value in every plane of voxels
-    "What range of x, y and z each plane of voxels covers"
-    rest = [tuple(i for i in range(3) if i != axis) for axis in range(3)]
-    return [(v.min(o), v.max(o)) for v, o in zip(p, rest)]
-
-def _box(
-    ranges, # from `_ranges`
-    lo, hi, # corners in the patient, mm
-): # three slices
-    "A box of voxels that holds everything between two corners"
-    hits = [((b >= l) & (a <= h)).nonzero()[0] for (a, b), l, h in zip(ranges, lo, hi)]
-    return tuple(slice(o[0], o[-1] + 1) if len(o) else slice(0, 0) for o in hits)
-
-# %% ../nbs/02_phantom.ipynb #65a471f6
-def _tube(
-    p, # x, y, z in the patient [3, W, H, D], mm
-    pieces, # [n, 2, 4]
-    margin: float, # mm beyond which nobody asks
-): # distance to the surface, mm, negative inside; `margin` where it is further
-    "Distance to a tube: the nearest of its pieces"
-    f, ranges = np.full(p.shape[1:], margin, np.float32), _ranges(p)
-    for o in pieces:
-        r = o[:, 3].max() + margin
-        box = _box(ranges, o[:, :3].min(0) - r, o[:, :3].max(0) + r)
-        f[box] = np.minimum(f[box], _one_piece(p[(slice(None), *box)], o))
-    return f
-
-# %% ../nbs/02_phantom.ipynb #df9608e0
+# %% ../nbs/02_phantom.ipynb #9b2d5c67
 def _surface(
     o: dict, # organ, all dice thrown
     p, # x, y, z in the patient, mm
@@ -231,19 +110,19 @@ def _surface(
     margin: float, # mm
 ): # about the distance to its surface, mm, negative inside
     "The implicit function of any organ"
-    if 'noise' in o: f = np.maximum((o['blobs'][1] - o['noise'](*axes))*o['blobs'][0]/2, _ellipsoid(p, o))
+    if 'noise' in o: f = np.maximum((o['blobs'][1] - o['noise'](*axes))*o['blobs'][0]/2, ellipsoid(p, o))
     elif 'pieces' in o:
         k = np.reshape(o.get('stretch', (1, 1, 1)), (3, 1, 1, 1))
         mid = np.reshape(o['pieces'][:, 0, :3].mean(0), (3, 1, 1, 1))
-        f = _tube((p - mid)/k + mid, o['pieces'], margin)
-    else: f = _ellipsoid(p, o)
+        f = tube((p - mid)/k + mid, o['pieces'], margin)
+    else: f = ellipsoid(p, o)
     if 'ribs' in o: f = np.maximum(np.abs(f) - 4, np.abs((p[2] + .5*np.abs(p[1])) % o['ribs'] - o['ribs']/2) - o['ribs']/5)
     if 'stack' in o: f = np.maximum(f, np.abs(p[2] % o['stack'] - o['stack']/2) - .4*o['stack'])
     if 'above' in o: f = np.maximum(f, o['above'] - p[2])
     if 'upto' in o: f = np.maximum(f, p[o['upto'][0]] - o['upto'][1])
     return f - np.float32(o.get('swell', 0)) + np.float32(o.get('rough', 0)/2)*bump
 
-# %% ../nbs/02_phantom.ipynb #7a8803a6
+# %% ../nbs/02_phantom.ipynb #fb17591d
 def _corners(
     o: dict, # organ, all dice thrown
     margin: float, # mm
@@ -256,7 +135,7 @@ def _corners(
         r = (np.abs(o['pieces'][..., :3] - mid).max((0, 1)) + o['pieces'][..., 3].max())*k
     return mid - r - margin, mid + r + margin
 
-# %% ../nbs/02_phantom.ipynb #7beb9cde
+# %% ../nbs/02_phantom.ipynb #c4c30381
 def _paint(
     scene: dict,
     axes, # x, y, z of the voxels, mm
@@ -265,10 +144,10 @@ def _paint(
     p, bump, grain = _places(scene, axes), scene['bump'](*axes), scene['grains'](*axes)
     image = np.full((len(scene['gains']), *p.shape[1:]), scene['air'], np.float32)
     label, owner = np.zeros(p.shape[1:], np.uint8), np.full(p.shape[1:], -1, np.int16)
-    ranges, edge, kin = _ranges(p), np.float32(np.mean(scene['step'][:2])), [o['kin'] for o in scene['organs'].values()]
+    ranges, edge, kin = axis_ranges(p), np.float32(np.mean(scene['step'][:2])), [o['kin'] for o in scene['organs'].values()]
     for i, o in enumerate(scene['organs'].values()):
         margin = edge + 2*o.get('rough', 0) + max(o.get('swell', 0), 0)
-        box = _box(ranges, *_corners(o, margin))
+        box = box_between(ranges, *_corners(o, margin))
         if 0 in p[0][box].shape: continue
         f = _surface(o, p[(slice(None), *box)], [a[s] for a, s in zip(axes, box)], bump[box], margin)
         if 'within' in o: f = np.where(np.array([k in o['within'] for k in kin] + [False])[owner[box]], f, margin)
@@ -280,7 +159,7 @@ def _paint(
             owner[box] = np.where(f < 0, i, owner[box])
     return image*scene['gains'].astype(np.float32)[:, None, None, None], label
 
-# %% ../nbs/02_phantom.ipynb #af3543ba
+# %% ../nbs/02_phantom.ipynb #ea48588f
 def _ct_scanner(
     rng, # numpy Generator
     image, # HU, [C, W, H, D]
@@ -292,6 +171,7 @@ def _ct_scanner(
     noise *= np.float32(scene['noise']/noise.std())
     return np.clip(np.rint(image + noise), -1024, 3071).astype(np.int16)
 
+# %% ../nbs/02_phantom.ipynb #52b63dcf
 def _mr_scanner(
     rng, # numpy Generator, only its next number is used
     image, # [C, W, H, D] float32
@@ -305,7 +185,7 @@ def _mr_scanner(
         out = np.concatenate([harm(torch.from_numpy(o[None])).numpy() for o in image])
     return np.where(image == 0, 0, np.abs(out)).astype(scene['dtype'])
 
-# %% ../nbs/02_phantom.ipynb #9ac91308
+# %% ../nbs/02_phantom.ipynb #c3552e9b
 def _known(
     task: Task|str|int, # a task or any of its names
     scale: float|None, # times smaller than life, None: as in the recipe
@@ -315,10 +195,10 @@ def _known(
     known, names = Task.facts(name), ', '.join(o.name for o in TASKS.values())
     if not known: raise FastsegError(f'no recipe for a phantom of {name!r}', f'one of {names}', 'name one of these')
     scale = RECIPES[known.name]['scale'] if scale is None else scale
-    if not 1 <= scale <= 8: raise FastsegError(f'scale {scale}', 'a number from 1 (full size) to 8', 'correct it')
+    if not isinstance(scale, (int, float)) or not 1 <= scale <= 8: raise FastsegError(f'scale {scale!r}', 'a number from 1 (full size) to 8', 'correct it')
     return known, float(scale)
 
-# %% ../nbs/02_phantom.ipynb #fed01388
+# %% ../nbs/02_phantom.ipynb #5fc7da19
 def phantom_case(
     task: Task|str|int, # one of the ten
     seed: int|list=0, # the same seed gives the same patient
@@ -338,7 +218,7 @@ def phantom_case(
         image[..., z] = (_ct_scanner if task.is_ct else _mr_scanner)(rng, part, scene)
     return image, label, scene['spacing']
 
-# %% ../nbs/02_phantom.ipynb #e9d50866
+# %% ../nbs/02_phantom.ipynb #0ce2765e
 def _save_nifti(
     path, # .nii.gz to write
     array, # [W, H, D] or [W, H, D, C]
@@ -354,6 +234,7 @@ def _save_nifti(
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(img, path)
 
+# %% ../nbs/02_phantom.ipynb #81fd7591
 def _save_case(
     root, name, # folder, case name
     task: Task,
@@ -368,7 +249,7 @@ def _save_case(
     if task.name == 'Hippocampus' and i == 3: label = label.astype(np.float32)
     if not test: _save_nifti(root/'labelsTr'/f'{name}.nii.gz', label, spacing)
 
-# %% ../nbs/02_phantom.ipynb #1417f42d
+# %% ../nbs/02_phantom.ipynb #b7144501
 def _dataset_json(
     task: Task,
     recipe: dict, # version, seed, scale, n_train, n_test
@@ -383,7 +264,7 @@ def _dataset_json(
         labels={str(k): v for k, v in task.labels.items()}, numTraining=len(train), numTest=len(test),
         training=[dict(image=file('imagesTr', o), label=file('labelsTr', o)) for o in train], test=[file('imagesTs', o) for o in test], phantom=recipe)
 
-# %% ../nbs/02_phantom.ipynb #e61a7c4e
+# %% ../nbs/02_phantom.ipynb #b05c8776
 def _is_made(
     folder: Path, # where the phantom shall be
     recipe: dict, # version, seed, scale, n_train, n_test
@@ -395,7 +276,7 @@ def _is_made(
     Task.from_folder(folder)
     return True
 
-# %% ../nbs/02_phantom.ipynb #0472e3d7
+# %% ../nbs/02_phantom.ipynb #bcb41c68
 def _publish(
     temp: Path, # a finished phantom
     folder: Path, # its place
@@ -407,7 +288,27 @@ def _publish(
     except OSError:
         if not _is_made(folder, recipe): raise
 
-# %% ../nbs/02_phantom.ipynb #2e6dfbfa
+# %% ../nbs/02_phantom.ipynb #80cffd26
+def _build(
+    folder: Path, # where the phantom shall be
+    task: Task,
+    recipe: dict, # version, seed, scale, n_train, n_test, shape
+):
+    "Make all cases in a hidden folder beside `folder`, then rename it"
+    n, temp = recipe['n_train'], None
+    names = [f"{RECIPES[task.name]['prefix']}_{i+1:03}" for i in range(n + recipe['n_test'])]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temp = Path(tempfile.mkdtemp(prefix='.phantom-', dir=folder.parent))
+        for i, o in enumerate(names): _save_case(temp, o, task, recipe, i, test=i >= n)
+        write_json(temp/'dataset.json', _dataset_json(task, recipe, names[:n], names[n:]))
+        temp.chmod(0o755)
+        _publish(temp, folder, recipe)
+    except OSError as e: raise FastsegError(f'{folder.parent} not writable ({e.strerror})', 'a folder with room', 'free some space or name another folder') from e
+    finally:
+        if temp: shutil.rmtree(temp, ignore_errors=True)
+
+# %% ../nbs/02_phantom.ipynb #be319d46
 def make_phantom(
     task: Task|str|int, # one of the ten, by any of its names
     root: str|Path, # the task's folder will be made in here
@@ -419,20 +320,9 @@ def make_phantom(
 ) -> Path: # the new folder, in MSD layout
     "Make a synthetic data set of a task, or find the one that was made with the same arguments"
     task, scale = _known(task, scale)
+    if shape and (len(shape) != 3 or min(shape) < 8): raise FastsegError(f'shape {shape}', 'x, y, z, at least 8 voxels each', 'correct it')
     if n_train < 1 or n_test < 0: raise FastsegError(f'{n_train} training and {n_test} test cases', 'at least 1 and 0', 'correct the numbers')
-    root, recipe = Path(root).expanduser(), dict(version=1, seed=seed, scale=scale, n_train=n_train, n_test=n_test, shape=list(shape) if shape else None)
-    folder = root/task.folder_name
-    if _is_made(folder, recipe): return folder
-    names = [f"{RECIPES[task.name]['prefix']}_{i+1:03}" for i in range(n_train + n_test)]
-    temp = None
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix='.phantom-', dir=root))
-        for i, o in enumerate(names): _save_case(temp, o, task, recipe, i, i >= n_train)
-        write_json(temp/'dataset.json', _dataset_json(task, recipe, names[:n_train], names[n_train:]))
-        temp.chmod(0o755)
-        _publish(temp, folder, recipe)
-    except OSError as e: raise FastsegError(f'{root} not writable ({e.strerror})', 'a folder with enough room', 'free some space or name another folder') from e
-    finally:
-        if temp: shutil.rmtree(temp, ignore_errors=True)
+    recipe = dict(version=1, seed=seed, scale=scale, n_train=n_train, n_test=n_test, shape=list(shape) if shape else None)
+    folder = Path(root).expanduser()/task.folder_name
+    if not _is_made(folder, recipe): _build(folder, task, recipe)
     return folder

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Fingerprint', 'stamp', 'fingerprint', 'Plan', 'save', 'load', 'change', 'explain', 'make_plan']
 
-# %% ../nbs/05_plan.ipynb #3a593a87
+# %% ../nbs/05_plan.ipynb #0a2b35b0
 import hashlib, os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch as _method
 from .settings import FastsegError, read_json, results_path, write_json
 from .task import Case, Task, load_image, load_label
 
@@ -154,7 +155,7 @@ def _patch(
         longest = int((size*spacing).argmax())
         size[longest] = rounded[longest] - factor[longest] if rounded[longest] > factor[longest] else size[longest] - 1
 
-# %% ../nbs/05_plan.ipynb #38ef2276
+# %% ../nbs/05_plan.ipynb #ca33290c
 @dataclass
 class Plan:
     "Every choice that training and prediction depend on, with reasons; lengths in RAS+ order"
@@ -169,16 +170,16 @@ class Plan:
     strides: list # per level and axis
     kernels: list # per level and axis
     features: list # channels per level
-    loss: str = 'dice_ce' # name of the loss
+    loss: str = 'dice_ce' # name of the loss, see `loss_function`
+    label_weights: list = None # weight of each label in the cross-entropy, background first; None: all alike
+    deep_supervision: int = 0 # how many coarser levels of the decoder are trained to predict too
     learning_rate: float = 6e-3 # peak of the schedule
     foreground: float = .5 # share of patches centred on a label, every label equally often
     flips: list = field(default_factory=lambda: [0]) # axes that augmentation may mirror
     arithmetic: str = 'fastest' # number format and layout: 'fastest' is measured, or 'bf16 channels-last', 'fp32', …
     reasons: dict = field(default_factory=dict) # choice → why
 
-# %% ../nbs/05_plan.ipynb #1e12a7d8
-from fastcore.basics import patch as _method
-
+# %% ../nbs/05_plan.ipynb #b7a1e01c
 @_method
 def save(self:Plan, path):
     "Writes the plan as JSON"
@@ -225,32 +226,67 @@ def _normalisation(
     stats = [{k: float(np.median([r['intensity'][c][k] for r in seen.cases])) for k in ('low', 'high', 'mean', 'std')} for c in range(len(seen.modalities))]
     return [dict(kind='ct', **s) for s in stats], 'CT: clipped to the 0.5–99.5 percentiles inside the labels, scaled by mean and deviation there'
 
-# %% ../nbs/05_plan.ipynb #75bc53d9
+# %% ../nbs/05_plan.ipynb #cefcc991
+def _working_spacing(
+    seen:Fingerprint,
+    voxels:float, # that a patch may have
+    short:bool, # is time short?
+    spacing, # 'auto', 'native' or three values in mm
+): # spacing in mm, and the reason
+    "The spacing to work at: the native one unless time is short or the user knows better"
+    native, field = _native_spacing(seen), seen.shape*seen.spacing
+    if not isinstance(spacing, str): return np.array(_three(spacing)), 'chosen by the user'
+    if spacing not in ('auto', 'native'): _three(spacing)
+    working = _coarser(native, field/native, 4*voxels) if short and spacing == 'auto' else native
+    if (working <= native).all(): return native, 'median spacing of the task; where slices are thick, the tenth percentile'
+    return working, (f'time is short: coarser than the native {" × ".join(f"{s:.2f}" for s in native)} mm, so that a patch sees a quarter of a case; '
+        f'the price: {np.prod(working/native):.1f} native voxels become one, borders and small lesions are drawn more coarsely; refuse with spacing native')
+
+# %% ../nbs/05_plan.ipynb #0eada913
+def _patch_like(
+    shape, # median shape at the working spacing, voxels
+    spacing, # mm
+    voxels:float, # voxels that a patch may have
+    topology:dict, # given
+): # patch in voxels
+    "As `_patch`, for a network that exists already"
+    size, factor = np.ceil(np.asarray(shape, float)), np.prod([topology['fold'], *topology['strides']], 0)
+    while (rounded := (np.ceil(size/factor)*factor).astype(int)).prod() > voxels:
+        long = np.where(rounded > factor, size*spacing, -1)
+        if long.max() < 0: break
+        axis = int(long.argmax()); size[axis] = rounded[axis] - factor[axis]
+    return rounded.tolist()
+
+# %% ../nbs/05_plan.ipynb #c136cc82
 def make_plan(
     seen:Fingerprint, # of the task
     device:str='cpu', # 'cpu', 'cuda' or 'mps'
     minutes:float|None=None, # training time at hand; None if it is not limited
     spacing:str|list='auto', # 'auto', 'native' or three values in mm
+    like:Plan|None=None, # another plan whose topology is taken over, so that weights can move
 )->Plan: # with a reason for each choice
     "Decides from the fingerprint, the device and the time at hand"
-    voxels, native = (6e5 if device == 'cpu' else 2.4e6), _native_spacing(seen)
-    field = seen.shape*seen.spacing # mm
-    working, why = native, 'median spacing of the task; where slices are thick, the tenth percentile'
-    if spacing == 'auto' and minutes and minutes < (60 if device == 'cpu' else 10):
-        working = _coarser(native, field/native, 4*voxels)
-        if (working > native).any(): why = f'{minutes:g} min are short: coarser than the native {" × ".join(f"{s:.2f}" for s in native)} mm so that a patch sees a quarter of a case; the price is coarser borders; refuse with spacing=native'
-    elif spacing not in ('auto', 'native'): working, why = np.array(_three(spacing), float), 'chosen by the user'
-    patch, topology = _patch(field/working, working, voxels)
+    voxels, short = (6e5 if device == 'cpu' else 2.4e6), bool(minutes) and minutes < (60 if device == 'cpu' else 10)
+    working, why = _working_spacing(seen, voxels, short, spacing)
+    shape = seen.shape*seen.spacing/working
+    patch, topology = _patch(shape, working, voxels)
+    if like:
+        topology = {k: getattr(like, k) for k in ('fold', 'strides', 'kernels', 'features')}
+        patch = _patch_like(shape, working, voxels, topology)
     batch = int(np.clip(2*voxels//np.prod(patch), 2, 4 if device == 'cpu' else 16))
     normalisation, why_scale = _normalisation(seen)
-    reasons = dict(spacing=why, normalisation=why_scale,
-        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in field/working)} voxels; at most {voxels:,.0f} voxels a patch on {device}',
-        batch_size=f'{batch*np.prod(patch):,} voxels a step', fold='voxels folded into channels: the full-resolution layers, the dearest, fall away',
-        strides='axes are halved while they are long enough and no coarser than the rest', kernels='no convolution across slices while they are thicker than the voxels are wide',
-        features='doubled at each level', learning_rate='high, and annealed to zero within the time at hand', foreground='so that small labels are seen', flips='left–right only: bodies are nearly symmetrical that way', arithmetic='timed on this machine when training begins')
-    return Plan(seen.task, tuple(seen.modalities), dict(seen.labels), [round(float(s), 4) for s in working], patch, batch, normalisation, **topology, reasons=reasons)
+    own = dict(spacing=why, normalisation=why_scale, batch_size=f'{batch*np.prod(patch):,} voxels a step',
+        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in shape)} voxels; at most {voxels:,.0f} voxels a patch on {device}')
+    if like: own.update({k: f'as in the plan of {like.task}, so that weights can move' for k in topology})
+    return Plan(seen.task, tuple(seen.modalities), dict(seen.labels), [round(float(s), 4) for s in working], patch, batch, normalisation,
+                **topology, reasons={**_REASONS, **own})
 
-# %% ../nbs/05_plan.ipynb #d4585360
+_REASONS = dict(fold='voxels folded into channels: the full-resolution layers, the dearest, fall away', features='doubled at each level',
+    strides='axes are halved while they are long enough and no coarser than the rest', kernels='no convolution across slices while they are thicker than the voxels are wide',
+    loss='voxels and labels both count', learning_rate='high, and annealed to zero within the time at hand', foreground='so that small labels are seen',
+    flips='left–right only: bodies are nearly symmetrical that way', arithmetic='timed on this machine when training begins')
+
+# %% ../nbs/05_plan.ipynb #1e02ae73
 def _three(
     spacing, # what the user gave
 ): # three positive numbers, mm

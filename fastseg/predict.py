@@ -64,7 +64,7 @@ def save_label(
     except OSError as e: raise FastsegError(f'{path} that cannot be written ({e.strerror})', 'room on the disk and the right to write', 'free some space or choose another --out') from None
     finally: temp.unlink(missing_ok=True)
 
-# %% ../nbs/10_predict.ipynb #3cc80335
+# %% ../nbs/10_predict.ipynb #3194b068
 def scans_in(
     where, # a file, a folder, a Case, or a list of these
     channels:int=1, # files per scan if they end in _0000, _0001, …
@@ -81,7 +81,7 @@ def scans_in(
     names = sorted({_stem(f)[:-5] for f in files})
     return [Case(n, tuple(sorted(f for f in files if _stem(f)[:-5] == n))) for n in names]
 
-# %% ../nbs/10_predict.ipynb #47701c8b
+# %% ../nbs/10_predict.ipynb #4cabc38e
 def predict(
     run, # a Run or its folder, or a list of these (an ensemble: probabilities are averaged)
     images, # a scan, a folder of scans, Cases, or a list of these

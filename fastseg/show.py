@@ -46,10 +46,10 @@ def _fill_row(row, scan, channel, window, draw, first, name=''):
     if first: draw_ruler(row['axial'], scan.mm[0])
     row['axial'].set_ylabel(name, fontsize=9)
 
-# %% ../nbs/03_show.ipynb #a2f2e375
+# %% ../nbs/03_show.ipynb #e3c19b34
 def _names(labels, *masks):
     "{number: name} without background; numbers found in the masks if no names are given"
-    labels = labels or {int(k): f'label {k}' for m in masks if m is not None for k in np.unique(m)}
+    labels = labels or {k: f'label {k}' for k in sorted({int(k) for m in masks if m is not None for k in np.unique(m)})}
     return {int(k): v for k, v in labels.items() if int(k) > 0}
 
 def _legend(fig, handles):

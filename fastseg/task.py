@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TASKS', 'Case', 'Task', 'load_image', 'load_label']
 
-# %% ../nbs/01_task.ipynb #060d972f
-import re, sys
+# %% ../nbs/01_task.ipynb #7d0da26e
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Case:
     image: tuple[Path, ...] # one file (3D, or 4D with the modalities last), or one file per modality
     label: Path|None=None # label file; None for a test case
 
-# %% ../nbs/01_task.ipynb #2a7c5ad2
+# %% ../nbs/01_task.ipynb #f9b38767
 def _stem(
     path: str|Path, # file, e.g. 'imagesTr/la_003.nii.gz'
     ending: str='', # ending to cut; '' for .nii.gz or .nii
@@ -29,7 +29,7 @@ def _stem(
     name = Path(path).name
     return name[:-len(ending)] if ending and name.endswith(ending) else re.sub(r'\.nii(\.gz)?$', '', name)
 
-# %% ../nbs/01_task.ipynb #75940449
+# %% ../nbs/01_task.ipynb #605bed41
 @dataclass(frozen=True)
 class Task:
     "What a segmentation task asks for, and which cases answer it"
@@ -50,14 +50,11 @@ class Task:
     root: Path|None=None # folder on this machine; None if it is not here
     train: tuple[Case, ...]=field(default=(), repr=False)
     test: tuple[Case, ...]=field(default=(), repr=False)
+    is_ct = property(lambda self: any(re.search(r'\bCT\b', o, re.I) for o in self.modalities))
+    kind = property(lambda self: 'CT' if self.is_ct else 'MR') # decides how intensities are treated
 
-    @property
-    def is_ct(self): return any(re.search(r'\bCT\b', o, re.I) for o in self.modalities)
-    @property
-    def kind(self): return 'CT' if self.is_ct else 'MR'
-
-# %% ../nbs/01_task.ipynb #646f82c3
-_brain_and_heart = [
+# %% ../nbs/01_task.ipynb #6af41e90
+_rows_mr = [
 ('Task01_BrainTumour', 'FLAIR T1w t1gd T2w', ('edema', 'non-enhancing tumor', 'enhancing tumour'), 484, 266,
  (240,240,155), (1.,1.,1.), (.00607,.00131,.00167), 'Gliomas segmentation tumour and oedema in on brain images',
  'https://www.med.upenn.edu/sbia/brats2017.html',
@@ -65,23 +62,6 @@ _brain_and_heart = [
 ('Task02_Heart', 'MRI', ('left atrium',), 20, 10,
  (320,320,115), (1.25,1.25,1.37), (.00391,), 'Left atrium segmentation', "King's College London",
  'Only 20 training cases; one organ in a field of view 250 times as large.'),
-]
-
-# %% ../nbs/01_task.ipynb #d40b1532
-_abdomen_and_chest = [
-('Task03_Liver', 'CT', ('liver', 'cancer'), 131, 70,
- (512,512,432), (.77,.77,1.), (.0229,.000174), 'Liver, and cancer segmentation', 'xxxx',
- 'Huge: up to 512×512×987 voxels. Big organ, small cancers; 13 training cases have no cancer.'),
-('Task06_Lung', 'CT', ('cancer',), 63, 32,
- (512,512,252), (.79,.79,1.24), (.000107,), 'Lung and cancer segmentation', 'The Cancer Imaging Archive',
- 'Tiny: one voxel in ten thousand is cancer. The lung itself is not labelled.'),
-('Task07_Pancreas', 'CT', ('pancreas', 'cancer'), 281, 139,
- (512,512,93), (.8,.8,2.5), (.00178,.000131), 'Pancreas and cancer segmentation',
- 'Memorial Sloan Kettering Cancer Center', 'A long thin organ of ever changing shape, and the tumour inside it.'),
-]
-
-# %% ../nbs/01_task.ipynb #30791ec2
-_small_parts = [
 ('Task04_Hippocampus', 'MRI', ('Anterior', 'Posterior'), 260, 130,
  (35,50,36), (1.,1.,1.), (.0275,.0253), 'Left and right hippocampus segmentation', 'Vanderbilt University Medical Center',
  'Small crops, quick to train on; images are a mix of uint8 and float32 with very different ranges.'),
@@ -91,8 +71,17 @@ _small_parts = [
  'Two modalities in one 4D file; slices six times as thick as pixels are wide; 2 training cases have no TZ.'),
 ]
 
-# %% ../nbs/01_task.ipynb #c21dcfe9
-_thick_slices = [
+# %% ../nbs/01_task.ipynb #ccbde6c0
+_rows_ct = [
+('Task03_Liver', 'CT', ('liver', 'cancer'), 131, 70,
+ (512,512,432), (.77,.77,1.), (.0229,.000174), 'Liver, and cancer segmentation', 'xxxx',
+ 'Huge: up to 512×512×987 voxels. Big organ, small cancers; 13 training cases have no cancer.'),
+('Task06_Lung', 'CT', ('cancer',), 63, 32,
+ (512,512,252), (.79,.79,1.24), (.000107,), 'Lung and cancer segmentation', 'The Cancer Imaging Archive',
+ 'Tiny: one voxel in ten thousand is cancer. The lung itself is not labelled.'),
+('Task07_Pancreas', 'CT', ('pancreas', 'cancer'), 281, 139,
+ (512,512,93), (.8,.8,2.5), (.00178,.000131), 'Pancreas and cancer segmentation',
+ 'Memorial Sloan Kettering Cancer Center', 'A long thin organ of ever changing shape, and the tumour inside it.'),
 ('Task08_HepaticVessel', 'CT', ('Vessel', 'Tumour'), 303, 140,
  (512,512,49), (.8,.8,5.), (.000953,.000852), 'Hepatic Vessels and Tumour Segmentation',
  'Memorial Sloan Kettering Cancer Center', 'Thin branching vessels in 5 mm slices, and tumours beside them.'),
@@ -104,7 +93,7 @@ _thick_slices = [
  'One small cancer anywhere along a winding colon, which itself is not labelled: the hardest of the ten.'),
 ]
 
-# %% ../nbs/01_task.ipynb #232a55d2
+# %% ../nbs/01_task.ipynb #8dc1dad7
 def _task_of(
     row: tuple, # one row of the tables above
 ) -> Task: # facts only: no folder, no cases
@@ -114,26 +103,20 @@ def _task_of(
     return Task(int(number), name, folder_name, tuple(modalities.split()), dict(enumerate(('background', *labels))),
                 n_train, n_test, description, reference, 'CC-BY-SA 4.0', shape, spacing, shares, special)
 
-TASKS = {f'{o.number:02}': o for o in sorted(map(_task_of, _brain_and_heart + _abdomen_and_chest + _small_parts + _thick_slices),
+TASKS = {f'{o.number:02}': o for o in sorted(map(_task_of, _rows_mr + _rows_ct),
                                              key=lambda o: o.number)}
 
-# %% ../nbs/01_task.ipynb #ff791e12
-def _number_and_name(
-    folder: Path, # 'Task04_Hippocampus', 'Dataset004_Hippocampus' or any other name
-) -> tuple: # (4, 'Hippocampus'), or (0, the folder's name)
-    "Number and name as they are written on a folder"
-    found = re.fullmatch(r'(?:Task|Dataset)(\d+)_(.+)', folder.name, re.I)
-    return (int(found[1]), found[2]) if found else (0, folder.name)
+# %% ../nbs/01_task.ipynb #4723aec1
+def _base(
+    root: Path, # 'Task04_Hippocampus', 'Dataset004_Hippocampus' or any other name
+) -> Task: # one of the ten, or a task of which only number (0 if there is none) and name are known
+    "What the name of a folder tells"
+    found = re.fullmatch(r'(?:Task|Dataset)(\d+)_(.+)', root.name, re.I)
+    number, name = (int(found[1]), found[2]) if found else (0, root.name)
+    known = (o for o in TASKS.values() if o.name.lower() == name.lower() and number in (0, o.number))
+    return next(known, Task(number, name, root.name, (), {}, 0, 0))
 
-# %% ../nbs/01_task.ipynb #7daca5b0
-def _facts(
-    number: int, # from the folder, 0 if unknown
-    name: str, # from the folder
-) -> Task|None: # one of the ten, or None
-    "The Decathlon task that a folder holds"
-    return next((o for o in TASKS.values() if o.name.lower() == name.lower() and number in (0, o.number)), None)
-
-# %% ../nbs/01_task.ipynb #5ae3ab46
+# %% ../nbs/01_task.ipynb #81f42009
 def _labels(
     found: dict, # "labels" of a dataset.json, value -> name (MSD) or name -> value (nnU-Net)
     source: Path, # the dataset.json, for the error
@@ -147,7 +130,7 @@ def _labels(
         raise FastsegError(f'"labels" {found!r}', 'background as 0 and at least one more, each number once, none above 255', fix)
     return dict(sorted(labels.items()))
 
-# %% ../nbs/01_task.ipynb #72a455c0
+# %% ../nbs/01_task.ipynb #abd837d0
 def _modalities(
     meta: dict, # a dataset.json, with "modality" (MSD) or "channel_names" (nnU-Net)
     source: Path, # the dataset.json, for the error
@@ -158,7 +141,7 @@ def _modalities(
     except (TypeError, ValueError, ZeroDivisionError):
         raise FastsegError(f'"modality" {found!r}', '{"0": "MRI"} or the like', f'correct {source}') from None
 
-# %% ../nbs/01_task.ipynb #5bbf18cc
+# %% ../nbs/01_task.ipynb #90d2f853
 def _image_files(
     path: Path, # image as dataset.json names it
     n: int, # number of modalities
@@ -168,7 +151,6 @@ def _image_files(
     split = tuple(path.with_name(f'{name}_{i:04}{path.name[len(name):]}') for i in range(n))
     return split if not path.exists() and split[0].exists() else (path,)
 
-# %% ../nbs/01_task.ipynb #4aa3e3bd
 def _msd_cases(
     root: Path, # folder with dataset.json
     meta: dict, # its dataset.json: training holds {"image", "label"}, test holds names
@@ -182,7 +164,7 @@ def _msd_cases(
     by_name = lambda o: o.name
     return tuple(sorted(cases[:n_train], key=by_name)), tuple(sorted(cases[n_train:], key=by_name))
 
-# %% ../nbs/01_task.ipynb #8d16e486
+# %% ../nbs/01_task.ipynb #6a6d1279
 def _nnunet_cases(
     root: Path, # folder with dataset.json
     meta: dict, # its dataset.json, with "file_ending"
@@ -197,7 +179,7 @@ def _nnunet_cases(
     return (tuple(Case(o, files('imagesTr', o), root/f'labelsTr/{o}{ending}') for o in names('imagesTr')),
             tuple(Case(o, files('imagesTs', o)) for o in names('imagesTs')))
 
-# %% ../nbs/01_task.ipynb #00877057
+# %% ../nbs/01_task.ipynb #d531dd04
 def _require(
     cases: tuple, # training cases
     root: Path, # their folder, for the error
@@ -212,7 +194,7 @@ def _require(
         for kind, path in [*(('image', p) for p in o.image), ('label', o.label)]:
             if not path.is_file(): raise FastsegError(f'no {kind} {path}', f'a file for case {o.name}', f'restore it or remove the case from {root}/dataset.json')
 
-# %% ../nbs/01_task.ipynb #cd2deb3d
+# %% ../nbs/01_task.ipynb #17931476
 def _read_meta(
     root: Path, # task folder
 ) -> dict: # its dataset.json
@@ -222,14 +204,14 @@ def _read_meta(
     source = root/'dataset.json'
     if not source.is_file(): raise FastsegError(f'no dataset.json in {root}', 'a task folder', fix)
     meta = read_json(source)
-    lists = 'training' if 'channel_names' not in meta or 'training' in meta else None
-    if not isinstance(meta, dict) or (lists and not isinstance(meta.get(lists), list)):
+    listed = isinstance(meta, dict) and ('training' in meta or 'channel_names' not in meta)
+    if not isinstance(meta, dict) or listed and not isinstance(meta.get('training'), list):
         raise FastsegError(f'{source} without a list "training"', 'the layout of MSD or of nnU-Net ("channel_names")', fix)
     bad = [o for o in meta.get('training', []) if not (isinstance(o, dict) and isinstance(o.get('image'), str))]
     if bad: raise FastsegError(f'{bad[0]!r} in "training" of {source}', '{"image": ..., "label": ...}', 'correct dataset.json')
     return meta
 
-# %% ../nbs/01_task.ipynb #2c39b300
+# %% ../nbs/01_task.ipynb #0ed92e34
 def _task_from_folder(
     cls, # Task
     path: str|Path, # folder in MSD or nnU-Net layout
@@ -238,18 +220,16 @@ def _task_from_folder(
     "Read a task from its folder"
     root = Path(path).expanduser().resolve()
     meta, source = _read_meta(root), root/'dataset.json'
-    number, name = _number_and_name(root)
     modalities, labels = _modalities(meta, source), _labels(meta.get('labels'), source)
     train, test = (_msd_cases if 'training' in meta else _nnunet_cases)(root, meta, len(modalities))
     if strict: _require(train, root); test = tuple(o for o in test if all(p.is_file() for p in o.image))
-    known = _facts(number, name)
     texts = {k: str(meta[k]) for k in ('description', 'reference', 'licence') if meta.get(k)}
-    return replace(known or cls(number, name, root.name, (), {}, 0, 0), modalities=modalities, labels=labels,
+    return replace(_base(root), modalities=modalities, labels=labels,
                    n_train=len(train), n_test=len(test), root=root, train=train, test=test, **texts)
 
 Task.from_folder = classmethod(_task_from_folder)
 
-# %% ../nbs/01_task.ipynb #64d63e2c
+# %% ../nbs/01_task.ipynb #c51eb851
 def _task_facts(
     cls, # Task
     name: str|int, # 4, '04', 'Hippocampus' or 'Task04_Hippocampus', upper or lower case
@@ -260,7 +240,7 @@ def _task_facts(
 
 Task.facts = classmethod(_task_facts)
 
-# %% ../nbs/01_task.ipynb #f8565212
+# %% ../nbs/01_task.ipynb #bd5f7653
 def _find_task(
     cls, # Task
     name: str|int|Path, # 4, 'Hippocampus', 'Task04_Hippocampus' or a folder
@@ -278,7 +258,7 @@ def _find_task(
 
 Task.find = classmethod(_find_task)
 
-# %% ../nbs/01_task.ipynb #88c45b89
+# %% ../nbs/01_task.ipynb #55e4fa33
 def _load_nifti(
     path: str|Path, # .nii or .nii.gz
 ) -> tuple: # (nibabel image, nothing read yet but its header)
@@ -290,7 +270,6 @@ def _load_nifti(
     if not isinstance(img, nib.Nifti1Pair): raise FastsegError(f'{path}, a {type(img).__name__}', 'a NIfTI file (.nii.gz or .nii)', 'convert it')
     return img
 
-# %% ../nbs/01_task.ipynb #dc2af34f
 def _voxels(
     img, # nibabel image
     path: str|Path, # its file, for the error
@@ -304,7 +283,7 @@ def _voxels(
     if array.ndim not in (3, 4) or 0 in array.shape: raise FastsegError(f'{path} of shape {array.shape}', 'x, y, z, or x, y, z, modality', 'replace the file')
     return array
 
-# %% ../nbs/01_task.ipynb #e7de9319
+# %% ../nbs/01_task.ipynb #b6779137
 def load_image(
     case: Case|str|Path|list|tuple, # a case, an image file, or one file per modality
 ) -> tuple: # (float32 array [C,W,H,D], affine 4×4: voxel x, y, z -> mm)
@@ -319,12 +298,14 @@ def load_image(
     arrays = [np.moveaxis(o, -1, 0) if o.ndim == 4 else o[None] for o in arrays]
     return np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]), imgs[0].affine
 
-# %% ../nbs/01_task.ipynb #50ff419c
+# %% ../nbs/01_task.ipynb #6ed3714f
 def load_label(
-    path: str|Path, # label file
+    case: Case|str|Path, # a case, or its label file
 ) -> tuple: # (uint8 array [W,H,D], affine 4×4: voxel x, y, z -> mm)
     "The label of a case: one whole number per voxel"
     import numpy as np
+    path = case.label if isinstance(case, Case) else case
+    if path is None: raise FastsegError(f'case {case.name} without a label', 'a training case', 'label it first')
     img = _load_nifti(path)
     found = _voxels(img, path, None)
     array = found if found.dtype == np.uint8 else np.round(np.nan_to_num(found, nan=-1.)).clip(0, 255).astype(np.uint8)
