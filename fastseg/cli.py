@@ -23,7 +23,7 @@ def _download(words):
     from fastseg.dataset import download
     print(download(words.task, words.to))
 
-# %% ../nbs/14_cli.ipynb #38ab5264
+# %% ../nbs/14_cli.ipynb #d4c18399
 def _check(words):
     "Checks a folder; exit code 1 if something blocks training"
     from fastseg.dataset import check_task
@@ -35,7 +35,7 @@ def _plan(words):
     "Prints a plan with its reasons"
     from fastseg.baseline import plan_baseline
     from fastseg.task import Task
-    plan = plan_baseline(Task.find(words.task), words.minutes, None, words.device, words.spacing, words.memory)
+    plan = plan_baseline(Task.find(words.task), minutes=words.minutes, device=words.device, spacing=words.spacing, memory=words.memory)
     print(plan.explain())
     if words.out: plan.save(words.out); print(f'plan: {words.out}')
 
@@ -63,7 +63,7 @@ def _demo(words):
     from fastseg.baseline import demo
     demo(words.out, words.minutes, words.seed)
 
-# %% ../nbs/14_cli.ipynb #3a87e4ca
+# %% ../nbs/14_cli.ipynb #2a234218
 _TASK = ('task', dict(metavar='TASK', help='Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, ./my_scans.'))
 _DEVICE = ('--device', dict(help='Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.'))
 _MINUTES = ('--minutes', dict(type=float, metavar='M', help='Training time in minutes; the learning rate comes down to zero when it is over.'))
@@ -71,6 +71,7 @@ _SPACING = ('--spacing', dict(nargs='+', default='auto', metavar='S', help='Work
 _MEMORY = ('--memory', dict(metavar='SIZE', help='Memory that may be used, such as 8GB; what is free if not given.'))
 _SEED = ('--seed', dict(type=int, default=0, help='Start of all random numbers; another seed, another run.'))
 
+# %% ../nbs/14_cli.ipynb #7f450c0b
 VERBS = dict(
     demo=(_demo, 'Train, predict and score on phantoms: needs no network and no GPU.',
         [('--out', dict(help='Folder for the demo; a new one below results_path if not given.')), ('--minutes', dict(type=float, default=1., metavar='M', help='Training time in minutes.')), _SEED]),
@@ -92,7 +93,7 @@ VERBS = dict(
          ('--cases', dict(nargs='+', metavar='NAME', help='Score only these cases; all labels if not given.')),
          ('--out', dict(metavar='FILE', help='Keep the scores as JSON.'))]))
 
-# %% ../nbs/14_cli.ipynb #6e0af0b5
+# %% ../nbs/14_cli.ipynb #e8b1ef20
 class _Parser(argparse.ArgumentParser):
     "argparse that explains itself in one line"
     def error(self, message): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
@@ -113,7 +114,16 @@ def _read(
     if isinstance(getattr(words, 'spacing', None), list) and len(words.spacing) == 1: words.spacing = words.spacing[0]
     return words
 
-# %% ../nbs/14_cli.ipynb #62a7206f
+# %% ../nbs/14_cli.ipynb #9af2e16e
+def _explained(
+    e, # what went wrong
+) -> tuple: # exit code, one line
+    "What a user has to know of an error"
+    if isinstance(e, FastsegError): return 2, str(e)
+    if isinstance(e, KeyboardInterrupt): return 130, 'interrupted; the same command goes on where it can'
+    return 1, f'found an unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}); expected none; run again with --debug and tell us'
+
+# %% ../nbs/14_cli.ipynb #d33bf45f
 def main(
     argv=None, # words after `fastseg`; None takes those of the command line
 )->int: # exit code
@@ -121,11 +131,13 @@ def main(
     import warnings
     words = _read(argv)
     warnings.filterwarnings('ignore', category=FutureWarning); warnings.filterwarnings('ignore', category=UserWarning, module='(torch|monai|fastai|fastMONAI|torchio)')
-    try: return VERBS[words.verb][0](words) or 0
-    except FastsegError as e: code, message = 2, str(e)
-    except KeyboardInterrupt: code, message = 130, 'interrupted; the same command goes on where it can'
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 0
-    except Exception as e: code, message = 1, f'found an unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}); expected none; run again with --debug and tell us'
-    if words.debug: raise
-    print(f'fastseg {words.verb}: {message}', file=sys.stderr)
-    return code
+    try:
+        code = VERBS[words.verb][0](words) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 0 # who reads has had enough, as `head` does
+    except (Exception, KeyboardInterrupt) as e:
+        if words.debug: raise
+        code, message = _explained(e)
+        print(f'fastseg {words.verb}: {message}', file=sys.stderr)
+        return code

@@ -227,7 +227,7 @@ def _known(path, a, names):
     if surplus := _values(a) - {0, *names}:
         raise FastsegError(f'label {min(surplus)} in {path}', f'0 (background) or {", ".join(f"{k} ({n})" for k, n in names.items())}', 'correct the file or pass names=')
 
-# %% ../nbs/11_evaluate.ipynb #d6d7674f
+# %% ../nbs/11_evaluate.ipynb #1289af44
 def evaluate(
     predictions,            # folder of NAME.nii.gz, or list of files
     labels,                 # folder of NAME.nii.gz, or list of files
@@ -241,7 +241,7 @@ def evaluate(
     cases = sorted(targets) if cases is None else list(cases)
     for have, what in ((targets, 'label'), (found, 'prediction')):
         if lost := [c for c in cases if c not in have]:
-            raise FastsegError(f'no {what} for {len(lost)} of {len(cases)} cases ({", ".join(lost[:3])})', f'a {what} of the same name for every case', 'add it, or name the cases to score (cases=)')
+            raise FastsegError(f'no {what} for {len(lost)} of {len(cases)} cases ({", ".join(lost[:3])})', f'a {what} of the same name for every case', 'add it, or name the cases to score (cases=, on the command line --cases)')
     names = names or _names_beside(targets)
     if names is None: names = sorted(set().union(*(_values(load_label(f[c])[0]) for f in (found, targets) for c in cases)))
     names, rows = _label_names(names), []

@@ -24,15 +24,15 @@ def label_color(
     "The colour of a label, the same in every figure"
     return _COLORS[(k - 1) % len(_COLORS)]
 
-# %% ../nbs/03_panel.ipynb #daaeb1fb
+# %% ../nbs/03_panel.ipynb #a9870ce8
 def _fewer_colors(rgb):
-    "A picture [rows,columns,3] as a palette image of 48 greys and at most 128 colours"
+    "A picture [rows,columns,3] as a palette image of 32 greys and at most 128 colours"
     from PIL import Image
     vivid = np.ptp(rgb, axis=-1) > 10
-    index, palette = np.round(rgb.mean(-1)/255*47).astype(np.uint8), np.repeat(np.linspace(0, 255, 48).round(), 3).astype(int).tolist()
+    index, palette = np.round(rgb.mean(-1)/255*31).astype(np.uint8), np.repeat(np.linspace(0, 255, 32).round(), 3).astype(int).tolist()
     if vivid.any():
         colors = Image.fromarray(rgb[vivid][None]).quantize(128, kmeans=1)
-        index[vivid], palette = np.asarray(colors)[0] + 48, palette + colors.getpalette()
+        index[vivid], palette = np.asarray(colors)[0] + 32, palette + colors.getpalette()
     out = Image.fromarray(index).convert('P')
     out.putpalette(palette)
     return out

@@ -15,7 +15,7 @@ from .plan import Plan
 from .dataloaders import prepare, restore
 from .train import Run
 
-# %% ../nbs/10_predict.ipynb #e8169877
+# %% ../nbs/10_predict.ipynb #8d795242
 def class_scores(
     models, # trained networks of the same plan
     image, # [C,w,h,d] float32 as `prepare` returns it
@@ -27,12 +27,14 @@ def class_scores(
     from monai.inferers import sliding_window_inference
     device = next(models[0].parameters()).device
     looks = [[]] + ([[a + 2] for a in plan.flips] if flips else [])
+    huge = len(plan.labels)*image[0].size > 2e8 # then 16 bits for what is kept of the whole scan
     def look(x):
-        views = torch.cat([x.flip(f) if f else x for f in looks])
+        views = torch.cat([x.flip(f) if f else x for f in looks]).float()
         shares = sum(m(views).softmax(1) for m in models)/len(models)
         return sum(s.flip(f) if f else s for f, s in zip(looks, shares.chunk(len(looks))))/len(looks)
     with torch.inference_mode():
-        return sliding_window_inference(torch.from_numpy(image)[None], plan.patch_size, 1, look, overlap=overlap, mode='gaussian', sw_device=device, device='cpu')[0]
+        whole = torch.from_numpy(image)[None].to(torch.float16 if huge else torch.float32)
+        return sliding_window_inference(whole, plan.patch_size, 1, look, overlap=overlap, mode='gaussian', sw_device=device, device='cpu')[0]
 
 # %% ../nbs/10_predict.ipynb #66fdf1c6
 def predict_array(

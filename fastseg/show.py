@@ -16,8 +16,8 @@ from .panel import _halo
 
 _all_ = ['label_color', 'figure_to_png']
 
-# %% ../nbs/03_show.ipynb #73fb4239
-def _panels(scan, rows, width=9., tallest=3.2, foot=.35, head=.28, left=.3):
+# %% ../nbs/03_show.ipynb #e23540dd
+def _panels(scan, rows, width=8., tallest=3.2, foot=.35, head=.28, left=.3):
     "A figure of `rows` × 3 panels at one scale; returns (figure, [{plane: axes}])"
     x, y, z = scan.mm
     wides, tall, gap = dict(axial=x, coronal=x, sagittal=y), max(y, z), .06

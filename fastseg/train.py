@@ -6,12 +6,12 @@
 __all__ = ['SegmentationLoss', 'loss_function', 'PatchDice', 'anneal', 'Budget', 'Seed', 'PatientLearner', 'make_learner',
            'save_tensors', 'Record', 'Run', 'model', 'rehearse', 'train_run']
 
-# %% ../nbs/08_train.ipynb #60fea643
+# %% ../nbs/08_train.ipynb #c4e1db8f
 import math, os, platform, random, time
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from fastai.callback.core import Callback, CancelBackwardException, CancelFitException, CancelStepException, CancelTrainException
+from fastai.callback.core import Callback, CancelBackwardException, CancelFitException, CancelStepException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Metric
@@ -72,7 +72,7 @@ def anneal(
     "Rises over the first 15 %, then falls along a cosine"
     return max(.02, share/.15 if share < .15 else .5*(1 + math.cos(math.pi*(min(share, 1) - .15)/.85)))
 
-# %% ../nbs/08_train.ipynb #70a0e077
+# %% ../nbs/08_train.ipynb #88c1a466
 class Budget(Callback):
     "Sets the rates by the share of the budget used, gives each epoch an equal share, and stops when all is used"
     order = 55
@@ -84,7 +84,7 @@ class Budget(Callback):
     def before_batch(self):
         if self.training: self.learn.opt.set_hypers(lr=[r*anneal(self.share()) for r in self.rates])
     def after_batch(self):
-        if self.training and self.seconds and self.elapsed >= self.seconds*(self.epoch + 1)/self.n_epoch: raise CancelTrainException()
+        if self.training and self.seconds and self.elapsed >= self.seconds*(self.epoch + 1)/self.n_epoch: self.learn.epoch_over = True
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss): raise FastsegError(f'a loss of {float(self.loss)} in step {self.train_iter}', 'a finite one', 'lower learning_rate in the plan')
 
@@ -98,10 +98,16 @@ class Seed(Callback):
         random.seed(number); np.random.seed(number); torch.manual_seed(number)
         self.dls.train.rng = random.Random(number)
 
-# %% ../nbs/08_train.ipynb #fde15d0b
+# %% ../nbs/08_train.ipynb #77d4af61
 class PatientLearner(Learner):
     "A Learner that does a step again in smaller pieces when memory runs out"
     pieces = 1 # a batch is worked through in so many pieces
+    epoch_over = False # set by `Budget` when an epoch's share of the time is used
+    def all_batches(self):
+        self.n_iter, self.epoch_over = len(self.dl), False
+        for i, batch in enumerate(self.dl):
+            self.one_batch(i, batch)
+            if self.epoch_over: break
     def _do_one_batch(self):
         while True:
             try: return super()._do_one_batch() if self.pieces == 1 or not self.training else self._in_pieces()
@@ -176,7 +182,7 @@ def save_tensors(
         temp.unlink(missing_ok=True)
         raise FastsegError(f'{path} that cannot be written ({e.strerror})', 'room on the disk and the right to write', 'free some space or choose another --out') from None
 
-# %% ../nbs/08_train.ipynb #54aa25cf
+# %% ../nbs/08_train.ipynb #fe2afa1b
 class Record(Callback):
     "One row per epoch in log.json, and a checkpoint from which the run can go on"
     order = 65
@@ -188,7 +194,7 @@ class Record(Callback):
     def after_epoch(self):
         if self.epoch < len(self.rows): return # skipped: done before an interruption
         names = self.recorder.metric_names[1:-1]
-        row = dict(zip(names, map(float, self.recorder.values[-1])), epoch=self.epoch, train_loss=float(np.mean(self.losses)))
+        row = dict(zip(names, map(float, self.recorder.values[-1]), strict=True), epoch=self.epoch, train_loss=float(np.mean(self.losses)))
         self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers), pieces=self.learn.pieces))
         save_tensors(self.folder/'checkpoint.safetensors', {**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, epoch=self.epoch)
         write_json(self.folder/'log.json', self.rows)
@@ -279,15 +285,15 @@ def rehearse(
     valid = (time.perf_counter() - start)*len(dls.valid)
     return dict(step_seconds=round(float(np.median(np.diff(clock.ticks))), 4), valid_seconds=round(valid, 3), memory_mb=round(peak.top/2**20))
 
-# %% ../nbs/08_train.ipynb #4a8a80fa
+# %% ../nbs/08_train.ipynb #9e43d823
 def _forecast(minutes, epochs, timing)->dict:
-    "Epochs, steps, minutes and memory that a budget comes to, from a rehearsal"
+    "Epochs, steps, minutes and memory that a budget comes to, from a rehearsal; at most 5 % of the minutes go into validation"
     step, valid = timing['step_seconds'], timing['valid_seconds']
-    n = epochs or int(np.clip(round((minutes*60 - valid)/(100*step + valid)), 1, 40))
-    steps = 100 if epochs else max(2, int((minutes*60/n - valid)/step))
-    return dict(epochs=n, steps_per_epoch=steps, steps=n*steps, minutes=round(minutes or n*(steps*step + valid)/60, 2), memory_mb=timing['memory_mb'])
+    n = epochs or int(np.clip(.05*minutes*60/valid, 1, 20))
+    steps = 100*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
+    return dict(epochs=n, steps=steps, minutes=round(minutes or (steps*step + n*valid)/60, 2), memory_mb=timing['memory_mb'])
 
-# %% ../nbs/08_train.ipynb #03ade86b
+# %% ../nbs/08_train.ipynb #3b572107
 def train_run(
     task, # Task with its folder
     plan:Plan,
@@ -307,8 +313,8 @@ def train_run(
     settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, seed=seed, names=names and [list(n) for n in names])
     rows = _open_folder(out, settings)
     info = read_json(out/'run.json') if rows else _begin(task, plan, out, settings, device, names, quiet)
-    steps = info['forecast']['steps_per_epoch']
-    dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps if epochs else math.ceil(1.5*steps), device, progress=not quiet)
+    steps = 100 if epochs else 5*info['forecast']['steps'] # minutes end an epoch long before its items do
+    dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps, device, progress=not quiet)
     write_json(out/'split.json', dict(train=dls.names[0], valid=dls.names[1]))
     return _fit(Run(out, info), dls, rows, cbs, quiet)
 
