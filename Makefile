@@ -18,8 +18,9 @@ help: ## say what there is
 demo: $(READY) ## train, predict and score on phantoms, no network and no GPU needed; ends with the path of a report
 	@$(BIN)/fastseg demo
 
+# One process per core, one thread each: most of a short notebook is imports, which no thread makes faster.
 test: $(READY) ## run every test (make test ARGS='-k settings' for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lab: $(READY) ## open Jupyter on the notebooks
 	@$(BIN)/jupyter lab

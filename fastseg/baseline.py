@@ -6,7 +6,7 @@
 __all__ = ['run_folder', 'score_run', 'run_figures', 'html_page', 'write_report', 'require_clean', 'baseline_minutes',
            'plan_baseline', 'train_baseline', 'keep_record', 'records_table', 'demo']
 
-# %% ../nbs/12_baseline.ipynb #94c55a33
+# %% ../nbs/12_baseline.ipynb #7e7784c6
 import hashlib, html, warnings
 from base64 import b64encode
 from pathlib import Path
@@ -16,7 +16,7 @@ from .task import TASKS, Task, load_image, load_label
 from .phantom import make_phantom
 from .show import figure_to_png, show_comparison, show_history, show_scores
 from .dataset import check_task
-from .plan import Plan, fingerprint, make_plan, stamp
+from .plan import Plan, _patch_like, fingerprint, make_plan, stamp
 from .model import device_of, fit_to_memory
 from .train import Run, train_run
 from .predict import predict
@@ -117,7 +117,7 @@ def require_clean(
     else: report.require()
     write_json(note, dict(folder=str(task.root), warnings=len(report.findings)))
 
-# %% ../nbs/12_baseline.ipynb #53eba1e5
+# %% ../nbs/12_baseline.ipynb #c4e69ed3
 def baseline_minutes(
     task:Task,
 )->float: # minutes of training
@@ -137,6 +137,7 @@ def plan_baseline(
     "The plan that `train_baseline` would use: made from the fingerprint, then fitted to the memory"
     device = device_of(device)
     plan = make_plan(fingerprint(task, progress=not quiet), device.type, minutes or baseline_minutes(task), spacing)
+    if is_small(): plan = plan.change(patch_size=_patch_like(plan.patch_size, plan.spacing, 6e4, vars(plan)), reason='FASTSEG_PROFILE=small')
     return fit_to_memory(plan, device, memory)
 
 # %% ../nbs/12_baseline.ipynb #aa5deb6c

@@ -356,7 +356,7 @@ def _folder_of(
     if not known: Task.find(task) # raises, and lists the names there are
     raise FastsegError(f'no cases of {known.folder_name} on this machine', 'its folder below data_path', f'run `fastseg download {known.number}`, or name a folder')
 
-# %% ../nbs/04_check.ipynb #aeb86970
+# %% ../nbs/04_check.ipynb #00468dec
 def check_task(
     folder, # a task folder, or a `Task` or name of one that is on this machine
     progress: bool=True, # show a bar?
@@ -369,7 +369,7 @@ def check_task(
     todo = [(o, False) for o in task.train] + [(o, True) for o in task.test]
     if not task.train and not findings: findings.append(_finding('missing', 'imagesTr', 'no training case', 'at least one image with its label'))
     with ThreadPoolExecutor(n_workers or min(4, os.cpu_count() or 1)) as pool:
-        records = list(tqdm(pool.map(lambda o: _record(task, *o), todo), total=len(todo), desc='check', unit='case', disable=not progress))
+        records = list(tqdm(pool.map(lambda o: _record(task, *o), todo), total=len(todo), desc='check', unit='case', disable=None if progress else True))
     for rule in CASE_RULES: findings += [o for r in records for o in rule(task, r)]
     for rule in FOLDER_RULES: findings += rule(task, records)
     return Report(task.root, len(todo), sorted(findings, key=lambda o: not o.blocks))

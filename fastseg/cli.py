@@ -23,7 +23,13 @@ def _download(words):
     from fastseg.dataset import download
     print(download(words.task, words.to))
 
-# %% ../nbs/14_cli.ipynb #d4c18399
+# %% ../nbs/14_cli.ipynb #06baad3b
+def _calm():
+    "No moving bars in a pipe or a log file"
+    import fastprogress.fastprogress as bars
+    bars.NO_BAR = not sys.stdout.isatty()
+
+# %% ../nbs/14_cli.ipynb #f01f372f
 def _check(words):
     "Checks a folder; exit code 1 if something blocks training"
     from fastseg.dataset import check_task
@@ -34,15 +40,17 @@ def _check(words):
 def _plan(words):
     "Prints a plan with its reasons"
     from fastseg.baseline import plan_baseline
+    _calm()
     from fastseg.task import Task
     plan = plan_baseline(Task.find(words.task), minutes=words.minutes, device=words.device, spacing=words.spacing, memory=words.memory)
     print(plan.explain())
     if words.out: plan.save(words.out); print(f'plan: {words.out}')
 
-# %% ../nbs/14_cli.ipynb #d735b59b
+# %% ../nbs/14_cli.ipynb #fde0123f
 def _baseline(words):
     "Trains, scores and reports"
     from fastseg.baseline import train_baseline
+    _calm()
     from fastseg.plan import Plan
     plan = Plan.load(words.plan) if words.plan else None
     train_baseline(words.task, words.fold, words.minutes, words.epochs, words.out, words.seed, words.device, plan, words.spacing, words.memory, words.quiet)
@@ -61,9 +69,10 @@ def _evaluate(words):
 def _demo(words):
     "The whole way on phantoms"
     from fastseg.baseline import demo
+    _calm()
     demo(words.out, words.minutes, words.seed)
 
-# %% ../nbs/14_cli.ipynb #2a234218
+# %% ../nbs/14_cli.ipynb #db9e56bf
 _TASK = ('task', dict(metavar='TASK', help='Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, ./my_scans.'))
 _DEVICE = ('--device', dict(help='Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.'))
 _MINUTES = ('--minutes', dict(type=float, metavar='M', help='Training time in minutes; the learning rate comes down to zero when it is over.'))
@@ -71,7 +80,7 @@ _SPACING = ('--spacing', dict(nargs='+', default='auto', metavar='S', help='Work
 _MEMORY = ('--memory', dict(metavar='SIZE', help='Memory that may be used, such as 8GB; what is free if not given.'))
 _SEED = ('--seed', dict(type=int, default=0, help='Start of all random numbers; another seed, another run.'))
 
-# %% ../nbs/14_cli.ipynb #7f450c0b
+# %% ../nbs/14_cli.ipynb #58ef44b0
 VERBS = dict(
     demo=(_demo, 'Train, predict and score on phantoms: needs no network and no GPU.',
         [('--out', dict(help='Folder for the demo; a new one below results_path if not given.')), ('--minutes', dict(type=float, default=1., metavar='M', help='Training time in minutes.')), _SEED]),
@@ -93,7 +102,7 @@ VERBS = dict(
          ('--cases', dict(nargs='+', metavar='NAME', help='Score only these cases; all labels if not given.')),
          ('--out', dict(metavar='FILE', help='Keep the scores as JSON.'))]))
 
-# %% ../nbs/14_cli.ipynb #e8b1ef20
+# %% ../nbs/14_cli.ipynb #7ea8c735
 class _Parser(argparse.ArgumentParser):
     "argparse that explains itself in one line"
     def error(self, message): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
@@ -114,7 +123,7 @@ def _read(
     if isinstance(getattr(words, 'spacing', None), list) and len(words.spacing) == 1: words.spacing = words.spacing[0]
     return words
 
-# %% ../nbs/14_cli.ipynb #9af2e16e
+# %% ../nbs/14_cli.ipynb #6d73c8a9
 def _explained(
     e, # what went wrong
 ) -> tuple: # exit code, one line
@@ -123,7 +132,7 @@ def _explained(
     if isinstance(e, KeyboardInterrupt): return 130, 'interrupted; the same command goes on where it can'
     return 1, f'found an unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}); expected none; run again with --debug and tell us'
 
-# %% ../nbs/14_cli.ipynb #d33bf45f
+# %% ../nbs/14_cli.ipynb #872b022e
 def main(
     argv=None, # words after `fastseg`; None takes those of the command line
 )->int: # exit code

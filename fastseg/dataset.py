@@ -75,7 +75,7 @@ def archive_address(
     if name not in table.resource: raise FastsegError(f'no archive of {name}', f'one of {", ".join(table.resource)}', 'choose one of these')
     return table.resource[name], table.md5[name]
 
-# %% ../nbs/04_dataset.ipynb #5e175e8d
+# %% ../nbs/04_dataset.ipynb #bca5fa85
 def _fetch_rest(
     url: str, # address of a file
     part: Path, # what has come so far; the rest is added to it
@@ -91,7 +91,7 @@ def _fetch_rest(
         total = start + int(length) if length else None
         room, need = shutil.disk_usage(part.parent).free, 2*(total or 0) - start # the archive and what is in it
         if room < need: raise FastsegError(f'{room/1e9:.1f} GB free in {part.parent}', f'{need/1e9:.1f} GB', 'free some space or choose another folder')
-        with part.open('ab' if start else 'wb') as f, tqdm(total=total, initial=start, unit='B', unit_scale=True, desc=part.stem, disable=not progress) as bar:
+        with part.open('ab' if start else 'wb') as f, tqdm(total=total, initial=start, unit='B', unit_scale=True, desc=part.stem, disable=None if progress else True) as bar:
             while chunk := r.read(2**20): bar.update(f.write(chunk))
     return total
 

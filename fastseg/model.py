@@ -102,7 +102,7 @@ def device_of(
         raise FastsegError(f'device {name!r}', f'one of {", ".join(k for k, v in have.items() if v)}', 'leave --device away to let fastseg choose')
     return device
 
-# %% ../nbs/07_model.ipynb #f2bb806f
+# %% ../nbs/07_model.ipynb #4bda1001
 def _step_seconds(
     model, # as it is to be run
     x, # one batch [B,C,W,H,D]
@@ -114,7 +114,7 @@ def _step_seconds(
         start = time.perf_counter()
         out = model(x)
         (out[0] if isinstance(out, list) else out).square().mean().backward(); model.zero_grad(set_to_none=True)
-        if x.device.type == 'cuda': torch.cuda.synchronize(x.device)
+        if x.device.type != 'cpu': torch.accelerator.synchronize(x.device)
         seconds = time.perf_counter() - start
         if i: best = min(best, seconds)
         elif seconds > 3*limit: return seconds

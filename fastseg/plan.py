@@ -75,7 +75,7 @@ def stamp(
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in [*case.image, *([case.label] if case.label else [])]]
     return hashlib.sha1(repr(stats).encode()).hexdigest()[:16]
 
-# %% ../nbs/05_plan.ipynb #1045e512
+# %% ../nbs/05_plan.ipynb #9ba1afde
 def fingerprint(
     task:Task, # with its folder
     workers:int=2, # threads that read; unzipping runs beside Python
@@ -83,7 +83,7 @@ def fingerprint(
 )->Fingerprint: # one row per training case
     "Reads every training case once, or only those that are new since the last time"
     from fastprogress import progress_bar
-    if task.root is None: raise FastsegError(f'{task.folder_name} without a folder', f'the scans below data_path', f'run `fastseg download {task.number}`, or make phantoms with `fastseg demo`')
+    if task.root is None: raise FastsegError(f'{task.folder_name} without a folder', f'the scans below data_path', f'run `fastseg download {task.number}`, or make phantoms with `make_phantom`, as data/Download_Sets.ipynb shows')
     key = hashlib.sha1(f'{task.root.resolve()}{task.labels}'.encode()).hexdigest()[:8]
     store = results_path()/'preprocessed'/f'{task.folder_name}-{key}'/'fingerprint.json'
     known, stamps = (read_json(store) if store.exists() else {}), {c.name: stamp(c) for c in task.train}
@@ -205,12 +205,13 @@ def change(self:Plan,
         raise FastsegError(f'{bad[0]!r} as a choice', f'one of {", ".join(known)}', 'correct the name')
     return replace(self, **choices, reasons={**self.reasons, **{k: reason for k in choices}})
 
-# %% ../nbs/05_plan.ipynb #64aa018a
+# %% ../nbs/05_plan.ipynb #a3d27313
 @_method
 def explain(self:Plan)->str: # one line per choice
     "Each choice with its value and its reason, to be read"
     shown = {k: v for k, v in asdict(self).items() if k not in ('reasons', 'task', 'labels', 'modalities')}
-    short = lambda v: ' × '.join(f'{x:g}' for x in v) if isinstance(v, list) and v and not isinstance(v[0], (list, dict)) else str(v)
+    tidy = lambda d: ', '.join(f'{k} {v:.4g}' if isinstance(v, float) else str(v) for k, v in d.items())
+    short = lambda v: '; '.join(map(tidy, v)) if isinstance(v, list) and v and isinstance(v[0], dict) else ' × '.join(f'{x:g}' for x in v) if isinstance(v, list) and v and not isinstance(v[0], (list, dict)) else str(v)
     head = f'{self.task}: {len(self.modalities)} channel{"s"*(len(self.modalities) > 1)} ({", ".join(self.modalities)}), labels {", ".join(list(self.labels.values())[1:])}'
     return '\n'.join([head] + [f'{k:14} {short(v):32} {self.reasons.get(k, "")}'.rstrip() for k, v in shown.items()])
 
@@ -257,7 +258,13 @@ def _patch_like(
         axis = int(long.argmax()); size[axis] = rounded[axis] - factor[axis]
     return rounded.tolist()
 
-# %% ../nbs/05_plan.ipynb #c136cc82
+# %% ../nbs/05_plan.ipynb #60dcb6b1
+_REASONS = dict(fold='voxels folded into channels: the full-resolution layers, the dearest, fall away', features='doubled at each level',
+    strides='axes are halved while they are long enough and no coarser than the rest', kernels='no convolution across slices while they are thicker than the voxels are wide',
+    loss='voxels and labels both count', learning_rate='high, and annealed to zero within the time at hand', foreground='so that small labels are seen',
+    flips='left–right only: bodies are nearly symmetrical that way', arithmetic='timed on this machine when training begins')
+
+# %% ../nbs/05_plan.ipynb #83e6fabc
 def make_plan(
     seen:Fingerprint, # of the task
     device:str='cpu', # 'cpu', 'cuda' or 'mps'
@@ -281,12 +288,7 @@ def make_plan(
     return Plan(seen.task, tuple(seen.modalities), dict(seen.labels), [round(float(s), 4) for s in working], patch, batch, normalisation,
                 **topology, reasons={**_REASONS, **own})
 
-_REASONS = dict(fold='voxels folded into channels: the full-resolution layers, the dearest, fall away', features='doubled at each level',
-    strides='axes are halved while they are long enough and no coarser than the rest', kernels='no convolution across slices while they are thicker than the voxels are wide',
-    loss='voxels and labels both count', learning_rate='high, and annealed to zero within the time at hand', foreground='so that small labels are seen',
-    flips='left–right only: bodies are nearly symmetrical that way', arithmetic='timed on this machine when training begins')
-
-# %% ../nbs/05_plan.ipynb #1e02ae73
+# %% ../nbs/05_plan.ipynb #f7d2db68
 def _three(
     spacing, # what the user gave
 ): # three positive numbers, mm

@@ -6,7 +6,7 @@
 __all__ = ['SegmentationLoss', 'loss_function', 'PatchDice', 'anneal', 'Budget', 'Seed', 'PatientLearner', 'make_learner',
            'save_tensors', 'Record', 'Run', 'model', 'rehearse', 'train_run']
 
-# %% ../nbs/08_train.ipynb #c4e1db8f
+# %% ../nbs/08_train.ipynb #e9716b3d
 import math, os, platform, random, time
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch as _method
+from fastcore.imports import IN_NOTEBOOK
 from .settings import FastsegError, models_path, read_json, write_json
 from .plan import Plan
 from .dataloaders import dataloaders
@@ -72,7 +73,7 @@ def anneal(
     "Rises over the first 15 %, then falls along a cosine"
     return max(.02, share/.15 if share < .15 else .5*(1 + math.cos(math.pi*(min(share, 1) - .15)/.85)))
 
-# %% ../nbs/08_train.ipynb #88c1a466
+# %% ../nbs/08_train.ipynb #815b8f39
 class Budget(Callback):
     "Sets the rates by the share of the budget used, gives each epoch an equal share, and stops when all is used"
     order = 55
@@ -85,8 +86,6 @@ class Budget(Callback):
         if self.training: self.learn.opt.set_hypers(lr=[r*anneal(self.share()) for r in self.rates])
     def after_batch(self):
         if self.training and self.seconds and self.elapsed >= self.seconds*(self.epoch + 1)/self.n_epoch: self.learn.epoch_over = True
-    def after_loss(self):
-        if self.training and not torch.isfinite(self.loss): raise FastsegError(f'a loss of {float(self.loss)} in step {self.train_iter}', 'a finite one', 'lower learning_rate in the plan')
 
 # %% ../nbs/08_train.ipynb #ba923496
 class Seed(Callback):
@@ -133,7 +132,7 @@ def _in_pieces(self:PatientLearner):
     self._with_events(self._step, 'step', CancelStepException)
     self.opt.zero_grad()
 
-# %% ../nbs/08_train.ipynb #df1d6e49
+# %% ../nbs/08_train.ipynb #0360eb4a
 def make_learner(
     dls, # from `dataloaders`
     plan:Plan,
@@ -147,7 +146,7 @@ def make_learner(
     cbs = [GradientClip(5.), *cbs]
     if model.precision == 'fp16': from fastai.callback.fp16 import MixedPrecision; cbs.append(MixedPrecision())
     return PatientLearner(dls, model.to(dls.device), loss_func=loss_function(plan.loss, plan.label_weights), opt_func=opt_func, splitter=splitter,
-                   lr=plan.learning_rate, metrics=PatchDice(len(plan.labels)), cbs=cbs)
+                   lr=plan.learning_rate, metrics=PatchDice(len(plan.labels)), train_bn=False, cbs=cbs)
 
 # %% ../nbs/08_train.ipynb #2e18f68b
 def _optimiser_tensors(
@@ -182,7 +181,7 @@ def save_tensors(
         temp.unlink(missing_ok=True)
         raise FastsegError(f'{path} that cannot be written ({e.strerror})', 'room on the disk and the right to write', 'free some space or choose another --out') from None
 
-# %% ../nbs/08_train.ipynb #fe2afa1b
+# %% ../nbs/08_train.ipynb #83d3029f
 class Record(Callback):
     "One row per epoch in log.json, and a checkpoint from which the run can go on"
     order = 65
@@ -190,11 +189,12 @@ class Record(Callback):
     def before_fit(self): self.steps = self.rows[-1]['steps'] if self.rows else 0
     def before_epoch(self): self.losses = []
     def after_batch(self):
-        if self.training: self.steps += 1; self.losses.append(float(self.loss))
+        if self.training: self.steps += 1; self.losses.append(self.loss.detach())
     def after_epoch(self):
         if self.epoch < len(self.rows): return # skipped: done before an interruption
-        names = self.recorder.metric_names[1:-1]
-        row = dict(zip(names, map(float, self.recorder.values[-1]), strict=True), epoch=self.epoch, train_loss=float(np.mean(self.losses)))
+        loss, names = float(torch.stack(self.losses).mean()), self.recorder.metric_names[1:-1]
+        if not math.isfinite(loss): raise FastsegError(f'a loss of {loss} in epoch {self.epoch}', 'a finite one', 'lower learning_rate in the plan')
+        row = dict(zip(names, map(float, self.recorder.values[-1]), strict=True), epoch=self.epoch, train_loss=loss)
         self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers), pieces=self.learn.pieces))
         save_tensors(self.folder/'checkpoint.safetensors', {**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, epoch=self.epoch)
         write_json(self.folder/'log.json', self.rows)
@@ -293,7 +293,7 @@ def _forecast(minutes, epochs, timing)->dict:
     steps = 100*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
     return dict(epochs=n, steps=steps, minutes=round(minutes or (steps*step + n*valid)/60, 2), memory_mb=timing['memory_mb'])
 
-# %% ../nbs/08_train.ipynb #3b572107
+# %% ../nbs/08_train.ipynb #43f9bbd1
 def train_run(
     task, # Task with its folder
     plan:Plan,
@@ -305,6 +305,7 @@ def train_run(
     device=None, # None takes the best there is
     names=None, # (training names, validation names) instead of the fold
     cbs=(), # more callbacks
+    workers:int|None=None, # reading processes; None: none on a CPU and in a notebook, four on a GPU
     quiet:bool=False, # no bars and no words
 )->Run: # finished, without scores yet
     "Trains the plan on a task and writes the run's folder; goes on where an interrupted run stopped"
@@ -314,7 +315,8 @@ def train_run(
     rows = _open_folder(out, settings)
     info = read_json(out/'run.json') if rows else _begin(task, plan, out, settings, device, names, quiet)
     steps = 100 if epochs else 5*info['forecast']['steps'] # minutes end an epoch long before its items do
-    dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps, device, progress=not quiet)
+    if workers is None: workers = 4 if device.type == 'cuda' and not IN_NOTEBOOK else 0
+    dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps, device, workers, not quiet)
     write_json(out/'split.json', dict(train=dls.names[0], valid=dls.names[1]))
     return _fit(Run(out, info), dls, rows, cbs, quiet)
 
