@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/15_all.ipynb #e550642f
+# %% ../nbs/15_all.ipynb #cbc055c8
 from pathlib import Path
 import numpy as np, pandas as pd, torch, matplotlib.pyplot as plt
 from .settings import *
@@ -17,6 +17,7 @@ from .plan import *
 from .dataloaders import *
 from .model import *
 from .train import *
+from .transfer import *
 from .predict import *
 from .evaluate import *
 from .baseline import *

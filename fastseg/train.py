@@ -181,7 +181,7 @@ def save_tensors(
         temp.unlink(missing_ok=True)
         raise FastsegError(f'{path} that cannot be written ({e.strerror})', 'room on the disk and the right to write', 'free some space or choose another --out') from None
 
-# %% ../nbs/08_train.ipynb #83d3029f
+# %% ../nbs/08_train.ipynb #d19f641d
 class Record(Callback):
     "One row per epoch in log.json, and a checkpoint from which the run can go on"
     order = 65
@@ -195,7 +195,8 @@ class Record(Callback):
         loss, names = float(torch.stack(self.losses).mean()), self.recorder.metric_names[1:-1]
         if not math.isfinite(loss): raise FastsegError(f'a loss of {loss} in epoch {self.epoch}', 'a finite one', 'lower learning_rate in the plan')
         row = dict(zip(names, map(float, self.recorder.values[-1]), strict=True), epoch=self.epoch, train_loss=loss)
-        self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers), pieces=self.learn.pieces))
+        self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers),
+                              trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad), pieces=self.learn.pieces))
         save_tensors(self.folder/'checkpoint.safetensors', {**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, epoch=self.epoch)
         write_json(self.folder/'log.json', self.rows)
 
@@ -293,32 +294,31 @@ def _forecast(minutes, epochs, timing)->dict:
     steps = 100*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
     return dict(epochs=n, steps=steps, minutes=round(minutes or (steps*step + n*valid)/60, 2), memory_mb=timing['memory_mb'])
 
-# %% ../nbs/08_train.ipynb #43f9bbd1
+# %% ../nbs/08_train.ipynb #24d16a6c
 def train_run(
     task, # Task with its folder
     plan:Plan,
     out, # folder of the run
     fold:int=0, # which of the five folds validates
-    minutes:float|None=None, # training time, validation on patches included
-    epochs:int|None=None, # of 100 steps, instead of minutes
-    seed:int=0,
-    device=None, # None takes the best there is
+    minutes:float|None=None, epochs:int|None=None, # the budget: time, validation on patches included, or epochs of 100 steps
+    seed:int=0, device=None, # None takes the best device there is
     names=None, # (training names, validation names) instead of the fold
-    cbs=(), # more callbacks
+    cbs=(), quiet:bool=False, # more callbacks; no bars and no words
     workers:int|None=None, # reading processes; None: none on a CPU and in a notebook, four on a GPU
-    quiet:bool=False, # no bars and no words
+    start=None, budget=Budget, # a function that changes the new network and returns what start.json keeps; what sets the rates
+    more=None, # further settings that make two runs the same, as a dict
 )->Run: # finished, without scores yet
     "Trains the plan on a task and writes the run's folder; goes on where an interrupted run stopped"
     if (minutes is None) == (epochs is None) or (minutes or epochs) <= 0: raise FastsegError(f'minutes={minutes} and epochs={epochs}', 'one of the two, above 0', 'say for example --minutes 5')
     out, device = Path(out), device_of(device)
-    settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, seed=seed, names=names and [list(n) for n in names])
+    settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, seed=seed, names=names and [list(n) for n in names], **(more or {}))
     rows = _open_folder(out, settings)
     info = read_json(out/'run.json') if rows else _begin(task, plan, out, settings, device, names, quiet)
     steps = 100 if epochs else 5*info['forecast']['steps'] # minutes end an epoch long before its items do
     if workers is None: workers = 4 if device.type == 'cuda' and not IN_NOTEBOOK else 0
     dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps, device, workers, not quiet)
     write_json(out/'split.json', dict(train=dls.names[0], valid=dls.names[1]))
-    return _fit(Run(out, info), dls, rows, cbs, quiet)
+    return _fit(Run(out, info), dls, rows, start, budget, cbs, quiet)
 
 # %% ../nbs/08_train.ipynb #d9d6d224
 def _begin(task, plan, out, settings, device, names, quiet)->dict:
@@ -335,14 +335,15 @@ def _begin(task, plan, out, settings, device, names, quiet)->dict:
     write_json(out/'run.json', info)
     return info
 
-# %% ../nbs/08_train.ipynb #5bf71e6a
-def _fit(run:Run, dls, rows, cbs, quiet)->Run:
+# %% ../nbs/08_train.ipynb #c561dcb6
+def _fit(run:Run, dls, rows, start, budget, cbs, quiet)->Run:
     "Trains from the last checkpoint to the end of the budget and closes the record"
     from contextlib import ExitStack
     from safetensors.torch import load_file
     info, plan, n_epoch = run.info, run.plan, run.info['forecast']['epochs']
     model = run_as(build_model(plan, info['seed']), info['precision'], info['channels_last'])
-    budget = Budget([plan.learning_rate]*len(splitter(model)), info['minutes'], rows[-1]['minutes']*60 if rows else 0.)
+    if start and not rows: write_json(run.folder/'start.json', start(model))
+    budget = budget([plan.learning_rate]*len(splitter(model)), info['minutes'], rows[-1]['minutes']*60 if rows else 0.)
     record = Record(run.folder, budget, rows)
     learn = make_learner(dls, plan, model, cbs=[budget, Seed(info['seed']), record, *cbs])
     if rows:
