@@ -6,8 +6,8 @@
 __all__ = ['resize', 'resize_label', 'normalise', 'prepare', 'restore', 'preprocess', 'read_window', 'Item', 'Patches', 'window',
            'Augment', 'datablock', 'dataloaders']
 
-# %% ../nbs/06_dataloaders.ipynb #d9844f2e
-import errno, hashlib, os, shutil
+# %% ../nbs/06_dataloaders.ipynb #59135a7e
+import errno, hashlib, os, shutil, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -268,7 +268,7 @@ def datablock(
     return MedDataBlock(blocks=(ImageBlock(cls=MedImage), MedMaskBlock()), getters=[partial(Patches.image, patches), partial(Patches.label, patches)],
                         splitter=FuncSplitter(lambda item: not item.train), batch_tfms=[Augment(patches.plan)], apply_reorder=False, target_spacing=None)
 
-# %% ../nbs/06_dataloaders.ipynb #97e632e6
+# %% ../nbs/06_dataloaders.ipynb #1107fd57
 def dataloaders(
     task:Task, # with its folder
     plan:Plan,
@@ -280,6 +280,7 @@ def dataloaders(
     progress:bool=True, # draw a bar while cases are prepared
 )->DataLoaders: # fastai DataLoaders of MedImage [B,C,W,H,D] and MedMask [B,1,W,H,D] (class numbers)
     "Prepares the cases if need be and serves batches of patches"
+    if max(plan.spacing) < 1.2*min(plan.spacing): warnings.filterwarnings('ignore', message='Voxel size not defined') # fastMONAI's, for its pictures of patches
     train, valid = names or split(task, fold)
     patches = Patches(preprocess(task, plan, [*train, *valid], progress), plan)
     repeats = -(-steps*plan.batch_size//len(train))
