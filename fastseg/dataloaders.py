@@ -33,7 +33,7 @@ def resize(
     if tuple(array.shape[1:]) == tuple(shape): return array
     return F.interpolate(array[None].float(), size=tuple(int(s) for s in shape), mode='trilinear', align_corners=False)[0]
 
-# %% ../nbs/06_dataloaders.ipynb #63edfd51
+# %% ../nbs/06_dataloaders.ipynb #408c76ac
 def resize_label(
     label, # [W,H,D] uint8 array of class numbers
     shape, # new (w, h, d)
@@ -45,7 +45,7 @@ def resize_label(
     for k in range(classes):
         share = resize(torch.from_numpy(label == k)[None], shape)[0]
         if best is None: best, winner = share, torch.zeros(share.shape, dtype=torch.uint8)
-        else: winner[share > best] = k; torch.maximum(best, share, out=best)
+        else: winner.masked_fill_(share > best, k); torch.maximum(best, share, out=best)
     return winner.numpy()
 
 # %% ../nbs/06_dataloaders.ipynb #6b47e753
@@ -81,7 +81,7 @@ def prepare(
     back = dict(shape=list(image.shape[1:]), affine=np.asarray(affine).tolist(), box=box, turned=list(turned.shape[1:]), working=shape)
     return resize(torch.from_numpy(normalise(crop, plan.normalisation)), shape).numpy(), back
 
-# %% ../nbs/06_dataloaders.ipynb #3aa264b7
+# %% ../nbs/06_dataloaders.ipynb #1c17933c
 @torch.no_grad()
 def restore(
     scores, # [K,w,h,d] tensor of class scores on the working grid
@@ -93,8 +93,8 @@ def restore(
     size, best = [b - a for a, b in back['box']], None
     for value, score in zip(values, scores):
         score = resize(score[None].float(), size)[0]
-        if best is None: best, winner = score.clone(), torch.full(size, int(value), dtype=torch.uint8)
-        else: winner[score > best] = int(value); torch.maximum(best, score, out=best)
+        if best is None: best, winner = score.clone() if score.data_ptr() == scores.data_ptr() else score, torch.full(size, int(value), dtype=torch.uint8)
+        else: winner.masked_fill_(score > best, int(value)); torch.maximum(best, score, out=best)
     whole = np.zeros(back['turned'], np.uint8)
     whole[tuple(slice(*b) for b in back['box'])] = winner.numpy()
     ornt = nib.io_orientation(np.array(back['affine']))

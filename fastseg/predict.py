@@ -36,7 +36,7 @@ def class_scores(
         whole = torch.from_numpy(image)[None].to(torch.float16 if huge else torch.float32)
         return sliding_window_inference(whole, plan.patch_size, 1, look, overlap=overlap, mode='gaussian', sw_device=device, device='cpu')[0]
 
-# %% ../nbs/10_predict.ipynb #66fdf1c6
+# %% ../nbs/10_predict.ipynb #8f9d7ba7
 def predict_array(
     models, # trained networks of the same plan
     image, # [C,W,H,D] float32 as loaded
@@ -46,7 +46,9 @@ def predict_array(
 ): # [W,H,D] uint8 label values on the scan's own grid
     "The label of a scan, on its own grid"
     ready, back = prepare(image, affine, plan)
-    return restore(class_scores(models, ready, plan, flips), back, list(plan.labels))
+    scores = class_scores(models, ready, plan, flips)
+    del ready # a huge scan is held in memory only as often as needed
+    return restore(scores, back, list(plan.labels))
 
 # %% ../nbs/10_predict.ipynb #ff07e6d2
 def save_label(
