@@ -78,9 +78,9 @@ def fails(capsys, argv, *words):
 FAULTS = {
     'missing label': (lambda root, row: (root/row['label']).unlink(), 'no label'),
     'missing image': (lambda root, row: (root/row['image']).unlink(), 'no image'),
-    'label of another shape': (lambda root, row: replace(root/row['label'], nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), np.eye(4))), 'shape'),
+    'label of another shape': (lambda root, row: replace(root/row['label'], nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), np.eye(4))), '9×9×9 voxels'),
     'image that is not NIfTI': (lambda root, row: replace(root/row['image'], b'this is a text'), 'NIfTI'),
-    'image cut short': (lambda root, row: replace(root/row['image'], (root/row['image']).read_bytes()[:4000]), 'damaged'),
+    'image cut short': (lambda root, row: replace(root/row['image'], (root/row['image']).read_bytes()[:4000]), 'whole NIfTI file'),
     'label not in dataset.json': (lambda root, row: replace(root/row['label'], nib.Nifti1Image(np.full(nib.load(root/row['image']).shape, 7, np.uint8), nib.load(root/row['image']).affine)), 'labels'),
     'no dataset.json': (lambda root, row: (root/'dataset.json').unlink(), 'dataset.json'),
 }

@@ -1,7 +1,8 @@
 """`check_task` finds every fault that is put into sound folders, names the file, and is silent on sound ones.
 
 Every fault is tried in three folders: real cases of Hippocampus, phantoms, and phantoms in nnU-Net's layout."""
-import gzip, json, shutil
+import sys
+import gzip, json, shutil, sys
 from dataclasses import asdict
 import nibabel as nib, numpy as np, pytest
 from fastseg.check import KINDS, check_task
@@ -224,7 +225,10 @@ def test_only_warnings_are_warned_of(folder):
     empty_label(folder)
     with pytest.warns(UserWarning, match='background only'): check(folder).require()
 
-def test_shows_a_bar(folder, capsys):
+def test_shows_a_bar_in_a_terminal(folder, capsys, monkeypatch):
+    check_task(folder.path)
+    assert not capsys.readouterr().err, 'a log file is no place for a bar'
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     check_task(folder.path)
     assert '100%' in capsys.readouterr().err
 

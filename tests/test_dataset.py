@@ -1,5 +1,6 @@
 "Folds are nnU-Net's; a download is whole and where it belongs, or it is not there."
-import errno, hashlib, http.server, json, shutil, tarfile, threading, warnings
+import sys
+import errno, hashlib, http.server, json, shutil, sys, tarfile, threading, warnings
 import numpy as np, pytest
 from fastseg.dataset import archive_address, case_table, download, kfold, split
 from fastseg.settings import FastsegError
@@ -105,7 +106,8 @@ def test_download(get, server):
     n = len(server.log)
     assert get() == folder and len(server.log) == n, 'what is there is not fetched again'
 
-def test_shows_a_bar(server, tmp_path, capsys):
+def test_shows_a_bar_in_a_terminal(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     download('Hippocampus', tmp_path/'bar', url=server.url, md5=hashlib.md5(server.body).hexdigest())
     assert '100%' in capsys.readouterr().err
 
