@@ -1,5 +1,4 @@
 "Folds are nnU-Net's; a download is whole and where it belongs, or it is not there."
-import sys
 import errno, hashlib, http.server, json, shutil, sys, tarfile, threading, warnings
 import numpy as np, pytest
 from fastseg.dataset import archive_address, case_table, download, kfold, split
