@@ -1,7 +1,6 @@
 """`check_task` finds every fault that is put into sound folders, names the file, and is silent on sound ones.
 
 Every fault is tried in three folders: real cases of Hippocampus, phantoms, and phantoms in nnU-Net's layout."""
-import sys
 import gzip, json, shutil, sys
 from dataclasses import asdict
 import nibabel as nib, numpy as np, pytest
