@@ -10,7 +10,7 @@ import configparser, json, math, os
 from pathlib import Path
 import fastseg
 
-# %% ../nbs/00_settings.ipynb #fd5038c7
+# %% ../nbs/00_settings.ipynb #10071b66
 class FastsegError(Exception):
     "Raised for every bad input: says in one line what was found, what was expected and what to do."
     def __init__(self,
@@ -19,6 +19,7 @@ class FastsegError(Exception):
         fix,      # what the reader can do now
     ): super().__init__(found, expected, fix)
     def __str__(self):
+        if len(self.args) != 3: return ' '.join(str(self.args[0]).split()) # fastai rewrites what is raised inside a callback
         found, expected, fix = self.args
         return ' '.join(f'found {found}; expected {expected}; {fix}'.split())
 
