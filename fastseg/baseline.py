@@ -203,4 +203,5 @@ def demo(
     run = train_baseline(task, minutes=minutes, out=base/f'run{n}', seed=seed)
     print('3. labels for the test scans, which nobody has seen')
     for path in predict(run, task.root/'imagesTs', run.folder/'test_labels', progress=False): print(f'   {path}')
+    print(f'report: {run.folder/"report.html"}')
     return run.folder/'report.html'
