@@ -198,7 +198,7 @@ def fit_to_memory(
     import psutil
     free = torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else psutil.virtual_memory().available
     if memory: free = min(free, parse_memory(memory) - (0 if device.type == 'cuda' else psutil.Process().memory_info().rss))
-    need, factor = step_memory(plan, device), np.prod([plan.fold, *plan.strides], 0).tolist()
+    need = step_memory(plan, device)
     while need > .85*max(free, 0):
         why, voxels = f'a step would need {need/2**30:.2f} GB and {max(free, 0)/2**30:.2f} GB are free', np.prod(plan.patch_size)
         if plan.batch_size > 1: change = dict(batch_size=plan.batch_size//2)
