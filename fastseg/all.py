@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/15_all.ipynb #cbc055c8
+# %% ../nbs/15_all.ipynb #0c3213fa
 from pathlib import Path
 import numpy as np, pandas as pd, torch, matplotlib.pyplot as plt
 from .settings import *
@@ -21,6 +21,9 @@ from .transfer import *
 from .predict import *
 from .evaluate import *
 from .baseline import *
+from .arms import *
+from .compare import *
+from .study import *
 
 # %% ../nbs/15_all.ipynb #d9a471cb
 __all__ = [o for o in dir() if not o.startswith('_')]

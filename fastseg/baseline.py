@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['run_folder', 'score_run', 'run_figures', 'html_page', 'write_report', 'require_clean', 'baseline_minutes',
-           'plan_baseline', 'train_baseline', 'keep_record', 'records_table', 'demo']
+           'plan_baseline', 'train_baseline', 'keep_record', 'records_table']
 
-# %% ../nbs/12_baseline.ipynb #7e7784c6
+# %% ../nbs/12_baseline.ipynb #87d4a442
 import hashlib, html, warnings
 from base64 import b64encode
 from pathlib import Path
 import numpy as np
 from .settings import FastsegError, is_small, models_path, read_json, results_path, write_json
-from .task import TASKS, Task, load_image, load_label
-from .phantom import make_phantom
+from .task import Task, load_image, load_label
 from .show import figure_to_png, show_comparison, show_history, show_scores
 from .dataset import check_task
 from .plan import Plan, _patch_like, fingerprint, make_plan, stamp
@@ -117,13 +116,13 @@ def require_clean(
     else: report.require()
     write_json(note, dict(folder=str(task.root), warnings=len(report.findings)))
 
-# %% ../nbs/12_baseline.ipynb #c4e69ed3
+# %% ../nbs/12_baseline.ipynb #c93d90cd
 def baseline_minutes(
     task:Task,
 )->float: # minutes of training
     "How long a baseline trains unless somebody says otherwise"
     if is_small(): return .05
-    if 'phantom' in task.description.lower(): return 2.
+    if 'phantom' in task.description.lower(): return 4.
     return 5. if task.shape and np.prod(task.shape) < 6e5 else 15.
 
 def plan_baseline(
@@ -133,10 +132,11 @@ def plan_baseline(
     spacing='auto', # 'auto', 'native' or three values in mm
     memory=None, # what may be used, such as '8GB'; None: what is free
     quiet:bool=False, # no bar
+    like:Plan|None=None, # a plan whose network is taken over, so that weights can move
 )->Plan: # with reasons
     "The plan that `train_baseline` would use: made from the fingerprint, then fitted to the memory"
     device = device_of(device)
-    plan = make_plan(fingerprint(task, progress=not quiet), device.type, minutes or baseline_minutes(task), spacing)
+    plan = make_plan(fingerprint(task, progress=not quiet), device.type, minutes or baseline_minutes(task), spacing, like)
     if is_small(): plan = plan.change(patch_size=_patch_like(plan.patch_size, plan.spacing, 6e4, vars(plan)), reason='FASTSEG_PROFILE=small')
     return fit_to_memory(plan, device, memory)
 
@@ -186,22 +186,3 @@ def records_table(
     rows = [read_json(p) for p in sorted(Path(folder).glob('*.json'))]
     return pd.DataFrame([dict(task=r['task'], fold=r['fold'], trained=r['cases']['trained'], scored=r['cases']['scored'], minutes=round(r['trained_minutes'], 1), steps=r['steps'],
         memory_gb=round(r['peak_memory_mb']/1024, 1), dice=round(r['mean']['dice'], 3), hd95_mm=round(r['mean']['hd95_mm'], 2), processor=r['environment'].get('gpu') or f'{r["environment"]["processor"]}, {r["environment"]["threads"]} threads') for r in rows])
-
-# %% ../nbs/12_baseline.ipynb #b5c888e3
-def demo(
-    out=None, # folder; None: a new one below results_path
-    minutes:float=1., # training time
-    seed:int=0, # of the phantoms and the training
-)->Path: # the report
-    "Makes phantoms of two tasks, trains a baseline on one, predicts, scores and reports"
-    base = Path(out) if out else results_path()/'demo'
-    print('1. phantoms of Hippocampus and Heart: synthetic scans in the layout of the Decathlon')
-    folders = {n: make_phantom(TASKS[n], base/'data', n_train=k, n_test=2, seed=seed) for n, k in (('04', 20), ('02', 6))}
-    task, n = Task.from_folder(folders['04']), 1
-    while (base/f'run{n}').exists(): n += 1
-    print(f'2. a baseline on {len(task.train)} hippocampi, {minutes:g} min')
-    run = train_baseline(task, minutes=minutes, out=base/f'run{n}', seed=seed)
-    print('3. labels for the test scans, which nobody has seen')
-    for path in predict(run, task.root/'imagesTs', run.folder/'test_labels', progress=False): print(f'   {path}')
-    print(f'report: {run.folder/"report.html"}')
-    return run.folder/'report.html'

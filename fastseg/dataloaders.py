@@ -33,6 +33,20 @@ def resize(
     if tuple(array.shape[1:]) == tuple(shape): return array
     return F.interpolate(array[None].float(), size=tuple(int(s) for s in shape), mode='trilinear', align_corners=False)[0]
 
+# %% ../nbs/06_dataloaders.ipynb #ef8b0264
+def _strongest(
+    scores, # yields one [W,H,D] float tensor per class
+    values, # the number that stands for each class
+): # [W,H,D] uint8 tensor
+    "The value of the class with the highest score in each voxel, the first among equals; holds two classes at a time"
+    best, values = None, iter(values)
+    for score in scores:
+        value = int(next(values))
+        if best is None: best, winner = score.clone(), torch.full(score.shape, value, dtype=torch.uint8)
+        else: winner.masked_fill_(score > best, value); torch.maximum(best, score, out=best)
+        del score # or it would still be there while the next one is made
+    return winner
+
 # %% ../nbs/06_dataloaders.ipynb #408c76ac
 def resize_label(
     label, # [W,H,D] uint8 array of class numbers
@@ -41,12 +55,8 @@ def resize_label(
 ): # [w,h,d] uint8 array
     "Resizes each class on its own and lets the strongest win"
     if tuple(label.shape) == tuple(shape): return label
-    best, winner = None, None
-    for k in range(classes):
-        share = resize(torch.from_numpy(label == k)[None], shape)[0]
-        if best is None: best, winner = share, torch.zeros(share.shape, dtype=torch.uint8)
-        else: winner.masked_fill_(share > best, k); torch.maximum(best, share, out=best)
-    return winner.numpy()
+    shares = (resize(torch.from_numpy(label == k)[None], shape)[0] for k in range(classes))
+    return _strongest(shares, range(classes)).numpy()
 
 # %% ../nbs/06_dataloaders.ipynb #6b47e753
 def normalise(
@@ -90,13 +100,9 @@ def restore(
 ): # uint8 array on the scan's own grid and axes
     "Takes class scores back to the scan they came from, and only then decides"
     import nibabel as nib
-    size, best = [b - a for a, b in back['box']], None
-    for value, score in zip(values, scores):
-        score = resize(score[None].float(), size)[0]
-        if best is None: best, winner = score.clone() if score.data_ptr() == scores.data_ptr() else score, torch.full(size, int(value), dtype=torch.uint8)
-        else: winner.masked_fill_(score > best, int(value)); torch.maximum(best, score, out=best)
+    size = [b - a for a, b in back['box']]
     whole = np.zeros(back['turned'], np.uint8)
-    whole[tuple(slice(*b) for b in back['box'])] = winner.numpy()
+    whole[tuple(slice(*b) for b in back['box'])] = _strongest((resize(s[None].float(), size)[0] for s in scores), values).numpy()
     ornt = nib.io_orientation(np.array(back['affine']))
     return np.ascontiguousarray(nib.apply_orientation(whole, nib.orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), ornt)))
 

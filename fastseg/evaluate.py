@@ -24,21 +24,56 @@ def dice(
     total = int(prediction.sum()) + int(target.sum())
     return 2*int((prediction & target).sum())/total if total else float('nan')
 
-# %% ../nbs/11_evaluate.ipynb #5048981a
-def _surface(mask, spacing):
-    "Positions in mm, [N,3], of those voxels of a mask that touch something else (or the edge of the array)"
-    from scipy.ndimage import binary_erosion
-    return np.argwhere(mask & ~binary_erosion(mask))*np.asarray(spacing, float)
+# %% ../nbs/11_evaluate.ipynb #8e7ae5ab
+def _surface(
+    mask, # bool, [W,H,D], not empty
+):        # whole numbers, [N,3], in scan order, as small as they can be kept
+    "Those voxels of a mask that touch something else (or the edge of the array)"
+    from scipy.ndimage import binary_erosion, find_objects
+    box = find_objects(mask.view(np.uint8))[0]
+    edge = mask[box] & ~binary_erosion(mask[box])
+    voxels, n = np.empty((np.count_nonzero(edge), 3), np.min_scalar_type(max(mask.shape))), 0
+    for x, plane in enumerate(edge, box[0].start):
+        at = np.argwhere(plane) + [box[1].start, box[2].start]
+        rows = voxels[n:n + len(at)]
+        rows[:, 0], rows[:, 1:], n = x, at, n + len(at)
+    return voxels
 
-def surface_distances(
-    prediction: np.ndarray,  # mask, bool, [W,H,D], not empty
-    target: np.ndarray,      # mask, bool, [W,H,D], not empty
-    spacing,                 # mm per voxel, (x,y,z)
-) -> tuple:                  # two arrays in mm: from prediction to target, from target to prediction
-    "For every surface voxel of one mask, how far it is to the surface of the other"
+# %% ../nbs/11_evaluate.ipynb #519a512c
+_MOST = 1_000_000  # surface voxels in one search tree, and those that look for their distance
+
+def _nearest(
+    asked,            # voxels, whole numbers, [N,3]
+    surface,          # voxels in scan order, whole numbers, [M,3]
+    spacing,          # mm per voxel, (x,y,z)
+    most: int = _MOST,# voxels in one search tree
+) -> np.ndarray:      # [N], mm
+    "How far each voxel is from the nearest voxel of a surface, however many those are"
     from scipy.spatial import KDTree
-    p, t = _surface(prediction, spacing), _surface(target, spacing)
-    return KDTree(t).query(p, workers=-1)[0], KDTree(p).query(t, workers=-1)[0]
+    mm = lambda voxels: voxels*np.asarray(spacing, float)
+    tree = lambda voxels: KDTree(voxels, leafsize=64, compact_nodes=False, balanced_tree=False)  # from far away ten times as quick as scipy's default
+    places, step = mm(asked), -(-len(surface)//most)
+    far = tree(mm(surface[::step])).query(places, workers=-1)[0]
+    for i in range(0, len(surface) if step > 1 else 0, most):
+        slab = mm(surface[i:i + most])
+        gap = np.maximum(slab.min(0) - places, places - slab.max(0)).clip(0)
+        ask = np.linalg.norm(gap, axis=1) < far
+        if ask.any(): far[ask] = np.minimum(far[ask], tree(slab).query(places[ask], distance_upper_bound=far[ask].max(), workers=-1)[0])
+    return far
+
+# %% ../nbs/11_evaluate.ipynb #6e6fc1f7
+def surface_distances(
+    prediction: np.ndarray, # mask, bool, [W,H,D], not empty
+    target: np.ndarray,     # mask, bool, [W,H,D], not empty
+    spacing,                # mm per voxel, (x,y,z)
+    most: int = _MOST,      # surface voxels of each mask that are asked; if there are more, every k-th in scan order
+) -> tuple:                 # two arrays in mm: from prediction to target, from target to prediction
+    "For every surface voxel of one mask, how far it is to the surface of the other"
+    p, t = _surface(prediction), _surface(target)
+    def away(a, b):
+        k = -(-len(a)//most)
+        return np.repeat(_nearest(a[::k], b, spacing), k)[:len(a)]
+    return away(p, t), away(t, p)
 
 # %% ../nbs/11_evaluate.ipynb #630d13f1
 def hd95(
@@ -106,6 +141,7 @@ def score_case(
 METRICS = ('dice', 'hd95_mm', 'nsd')
 _RULE = ('whole cases in native space; label absent from prediction and target: undefined (null), left out of means; absent from one: '
          'Dice 0, NSD 0, HD95 the diagonal of the scan; HD95: worse of both directions, between surface voxels; '
+         f'of a surface of more than {_MOST:,} voxels every k-th in scan order is asked, k the smallest that leaves no more; '
          'mean: mean over labels of the means over cases')
 
 @dataclass

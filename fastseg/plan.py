@@ -203,7 +203,10 @@ def change(self:Plan,
     known = [f.name for f in fields(Plan) if f.name not in ('task', 'reasons')]
     if bad := [k for k in choices if k not in known]:
         raise FastsegError(f'{bad[0]!r} as a choice', f'one of {", ".join(known)}', 'correct the name')
-    return replace(self, **choices, reasons={**self.reasons, **{k: reason for k in choices}})
+    plan = replace(self, **choices, reasons={**self.reasons, **{k: reason for k in choices}})
+    factor = np.prod([plan.fold, *plan.strides], 0)
+    if np.any(np.mod(plan.patch_size, factor)): raise FastsegError(f'patch_size {list(plan.patch_size)}', f'multiples of {factor.tolist()} voxels, which the network halves', 'correct the patch, or the levels')
+    return plan
 
 # %% ../nbs/05_plan.ipynb #a3d27313
 @_method
@@ -273,17 +276,18 @@ def make_plan(
     like:Plan|None=None, # another plan whose topology is taken over, so that weights can move
 )->Plan: # with a reason for each choice
     "Decides from the fingerprint, the device and the time at hand"
-    voxels, short = (6e5 if device == 'cpu' else 2.4e6), bool(minutes) and minutes < (60 if device == 'cpu' else 10)
+    short = bool(minutes) and minutes < (60 if device == 'cpu' else 10)
+    voxels = 2.4e6 if device != 'cpu' else 6e5*np.clip((minutes or 60)/8, 1/3, 1) # in a few minutes, many small steps get further than few large ones
     working, why = _working_spacing(seen, voxels, short, spacing)
     shape = seen.shape*seen.spacing/working
-    patch, topology = _patch(shape, working, voxels)
     if like:
         topology = {k: getattr(like, k) for k in ('fold', 'strides', 'kernels', 'features')}
         patch = _patch_like(shape, working, voxels, topology)
+    else: patch, topology = _patch(shape, working, voxels)
     batch = int(np.clip(2*voxels//np.prod(patch), 2, 4 if device == 'cpu' else 16))
     normalisation, why_scale = _normalisation(seen)
     own = dict(spacing=why, normalisation=why_scale, batch_size=f'{batch*np.prod(patch):,} voxels a step',
-        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in shape)} voxels; at most {voxels:,.0f} voxels a patch on {device}')
+        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in shape)} voxels; at most {voxels:,.0f} voxels a patch on {device}' + (f' in {minutes:g} min' if short else ''))
     if like: own.update({k: f'as in the plan of {like.task}, so that weights can move' for k in topology})
     return Plan(seen.task, tuple(seen.modalities), dict(seen.labels), [round(float(s), 4) for s in working], patch, batch, normalisation,
                 **topology, reasons={**_REASONS, **own})

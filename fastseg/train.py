@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SegmentationLoss', 'loss_function', 'PatchDice', 'anneal', 'Budget', 'Seed', 'PatientLearner', 'ClipGradients',
-           'make_learner', 'save_tensors', 'Record', 'Run', 'model', 'rehearse', 'train_run']
+           'make_learner', 'save_tensors', 'Record', 'Run', 'model', 'rehearse', 'measure', 'train_run']
 
 # %% ../nbs/08_train.ipynb #1f5a8fe3
 import math, os, platform, random, time
@@ -187,7 +187,7 @@ def save_tensors(
         temp.unlink(missing_ok=True)
         raise FastsegError(f'{path} that cannot be written ({e.strerror})', 'room on the disk and the right to write', 'free some space or choose another --out') from None
 
-# %% ../nbs/08_train.ipynb #53dbc804
+# %% ../nbs/08_train.ipynb #69db413e
 class Record(Callback):
     "One row per epoch in log.json, and a checkpoint from which the run can go on"
     order = 65
@@ -201,7 +201,7 @@ class Record(Callback):
         loss, names = float(torch.stack(self.losses).mean()), self.recorder.metric_names[1:-1]
         if not math.isfinite(loss): raise FastsegError(f'a loss of {loss} in epoch {self.epoch}', 'a finite one', 'lower learning_rate in the plan')
         row = dict(zip(names, map(float, self.recorder.values[-1]), strict=True), epoch=self.epoch, train_loss=loss)
-        self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers),
+        self.rows.append(dict(row, steps=self.steps, minutes=round(self.budget.elapsed/60, 4), lr=max(h['lr'] for h in self.opt.hypers), rates=[h['lr'] for h in self.opt.hypers],
                               trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad), pieces=self.learn.pieces))
         save_tensors(self.folder/'checkpoint.safetensors', {**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, epoch=self.epoch)
         write_json(self.folder/'log.json', self.rows)
@@ -292,56 +292,71 @@ def rehearse(
     valid = (time.perf_counter() - start)*len(dls.valid)
     return dict(step_seconds=round(float(np.median(np.diff(clock.ticks))), 4), valid_seconds=round(valid, 3), memory_mb=round(peak.top/2**20))
 
-# %% ../nbs/08_train.ipynb #bea0ce3b
-def _forecast(minutes, epochs, timing)->dict:
+# %% ../nbs/08_train.ipynb #0bc2483b
+def measure(
+    task, # Task with its folder
+    plan:Plan,
+    fold:int=0, names=None, # as for `train_run`
+    device=None, # None takes the best there is
+    quiet:bool=False,
+)->dict: # precision, channels_last, timings of all ways, step_seconds, valid_seconds, memory_mb
+    "How this machine runs the plan fastest, and what a step then costs"
+    device = device_of(device)
+    ways = fastest(plan, device)
+    return {**ways, **rehearse(dataloaders(task, plan, fold, names, 10, device, progress=not quiet), plan, ways)}
+
+# %% ../nbs/08_train.ipynb #3b0f1415
+def _forecast(minutes, epochs, timing, epoch_steps=100)->dict:
     "Epochs, steps, minutes and memory that a budget comes to, from a rehearsal; at most 5 % of the minutes go into validation"
     step, valid = timing['step_seconds'], timing['valid_seconds']
     n = epochs or int(np.clip(.05*minutes*60/valid, 1, 20))
-    steps = 100*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
+    steps = epoch_steps*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
     return dict(epochs=n, steps=steps, minutes=round(minutes or (steps*step + n*valid)/60, 2), memory_mb=timing['memory_mb'])
 
-# %% ../nbs/08_train.ipynb #d84f851d
+# %% ../nbs/08_train.ipynb #188f4f93
 def train_run(
     task, # Task with its folder
     plan:Plan,
     out, # folder of the run
     fold:int=0, # which of the five folds validates
-    minutes:float|None=None, epochs:int|None=None, # the budget: time, validation on patches included, or epochs of 100 steps
+    minutes:float|None=None, epochs:int|None=None, # the budget: time, validation on patches included, or epochs of `epoch_steps` steps
     seed:int=0, device=None, # None takes the best device there is
     names=None, # (training names, validation names) instead of the fold
     cbs=(), quiet:bool=False, # more callbacks; no bars and no words
     workers:int|None=None, # reading processes; None: none on a CPU and in a notebook, four on a GPU
+    epoch_steps:int=100, # steps of an epoch, where epochs are the budget
+    timing=None, # what `measure` found for this plan, so that it is not measured again
     start=None, budget=Budget, # a function that changes the new network and returns what start.json keeps; what sets the rates
     more=None, # further settings that make two runs the same, as a dict
 )->Run: # finished, without scores yet
     "Trains the plan on a task and writes the run's folder; goes on where an interrupted run stopped"
     if (minutes is None) == (epochs is None) or (minutes or epochs) <= 0: raise FastsegError(f'minutes={minutes} and epochs={epochs}', 'one of the two, above 0', 'say for example --minutes 5')
     out, device = Path(out), device_of(device)
-    settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, seed=seed, names=names and [list(n) for n in names], **(more or {}))
+    settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, epoch_steps=epoch_steps, seed=seed, names=names and [list(n) for n in names], **(more or {}))
     rows = _open_folder(out, settings)
-    info = read_json(out/'run.json') if rows else _begin(task, plan, out, settings, device, names, quiet)
-    steps = 100 if epochs else 5*info['forecast']['steps'] # minutes end an epoch long before its items do
+    info = read_json(out/'run.json') if rows else _begin(task, plan, out, settings, device, names, timing, quiet)
+    steps = epoch_steps if epochs else 5*info['forecast']['steps'] # minutes end an epoch long before its items do
     if workers is None: workers = 4 if device.type == 'cuda' and not IN_NOTEBOOK else 0
     dls = dataloaders(task, Plan.load(out/'plan.json'), fold, names, steps, device, workers, not quiet)
     write_json(out/'split.json', dict(train=dls.names[0], valid=dls.names[1]))
     return _fit(Run(out, info), dls, rows, start, budget, cbs, quiet)
 
-# %% ../nbs/08_train.ipynb #8fa50dc1
-def _begin(task, plan, out, settings, device, names, quiet)->dict:
+# %% ../nbs/08_train.ipynb #cdfb60cd
+def _begin(task, plan, out, settings, device, names, timing, quiet)->dict:
     "Prepares the cases, rehearses, writes plan and run.json; what it returns is the run's record so far"
-    say, ways = (lambda *a: None) if quiet else print, fastest(plan, device)
-    timing = rehearse(dataloaders(task, plan, settings['fold'], names, 10, device, progress=not quiet), plan, ways)
-    forecast = _forecast(settings['minutes'], settings['epochs'], timing)
-    say(f'{device}: {ways["precision"]}{", channels-last" if ways["channels_last"] else ""} is fastest; {timing["step_seconds"]:.2f} s a step of {plan.batch_size} × {" × ".join(map(str, plan.patch_size))} voxels')
+    say, timing = (lambda *a: None) if quiet else print, timing or measure(task, plan, settings['fold'], names, device, quiet)
+    forecast = _forecast(settings['minutes'], settings['epochs'], timing, settings['epoch_steps'])
+    say(f'{device}: {timing["precision"]}{", channels-last" if timing["channels_last"] else ""} is fastest; {timing["step_seconds"]:.2f} s a step of {plan.batch_size} × {" × ".join(map(str, plan.patch_size))} voxels')
     say(f'training takes about {forecast["minutes"]:.1f} min ({forecast["steps"]} steps) and {forecast["memory_mb"]/1024:.1f} GB')
     out.mkdir(parents=True, exist_ok=True)
     plan.save(out/'plan.json')
-    info = dict(status='running', task=task.folder_name, data=str(task.root), **{k: settings[k] for k in ('fold', 'seed', 'minutes', 'epochs')}, device=str(device), **ways, forecast={**forecast, **timing},
+    info = dict(status='running', task=task.folder_name, data=str(task.root), **{k: settings[k] for k in ('fold', 'seed', 'minutes', 'epochs')}, device=str(device), forecast={**forecast, **{k: timing[k] for k in ('step_seconds', 'valid_seconds')}},
+                **{k: timing[k] for k in ('precision', 'channels_last', 'timings')},
                 parameters=sum(p.numel() for p in build_model(plan).parameters()), settings=settings, environment=_environment(), began=time.strftime('%Y-%m-%d %H:%M:%S'))
     write_json(out/'run.json', info)
     return info
 
-# %% ../nbs/08_train.ipynb #6bde3d5b
+# %% ../nbs/08_train.ipynb #a055c20f
 def _fit(run:Run, dls, rows, start, budget, cbs, quiet)->Run:
     "Trains from the last checkpoint to the end of the budget and closes the record"
     from contextlib import ExitStack

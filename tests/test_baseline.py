@@ -1,5 +1,5 @@
 "The main job on real cases, through the command line where a student would use it, and what bad input gets"
-import errno, json, os, subprocess, sys
+import errno, json, shutil, subprocess, sys
 from pathlib import Path
 import nibabel as nib, numpy as np, pytest
 from fastseg.cli import main
@@ -98,7 +98,6 @@ def test_bad_data_is_one_line(phantom_copy, places, capsys, fault):
 @pytest.fixture
 def phantom_copy(phantoms, tmp_path):
     "Hippocampus phantoms that may be spoiled"
-    import shutil
     return Path(shutil.copytree(phantoms('Hippocampus'), tmp_path/'Task04_Hippocampus'))
 
 
@@ -108,7 +107,12 @@ def test_bad_names_are_one_line(places, capsys):
     fails(capsys, ['baseline', places/'empty'], 'dataset.json')
     fails(capsys, ['predict', places/'empty', places/'empty', '--out', places/'x'], 'run.json')
     fails(capsys, ['evaluate', places/'empty', places/'empty'], 'NIfTI')
-    fails(capsys, ['baseline', '4', '--minutes', '1', '--epochs', '2'], 'one of the two') if (places/'data').exists() else None
+
+
+def test_two_budgets_are_one_line(phantom_copy, places, capsys):
+    "Minutes and epochs together are refused before any run folder appears"
+    fails(capsys, ['baseline', phantom_copy, '--minutes', '1', '--epochs', '2', '--out', places/'run', '--quiet'], 'one of the two')
+    assert not (places/'run').exists()
 
 
 def test_a_full_disk_leaves_nothing_half_written(phantom_copy, places, capsys, monkeypatch):

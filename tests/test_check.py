@@ -5,6 +5,7 @@ import gzip, json, shutil, sys
 from dataclasses import asdict
 import nibabel as nib, numpy as np, pytest
 from fastseg.check import KINDS, check_task
+from fastseg.phantom import make_phantom
 from fastseg.settings import FastsegError
 from fastseg.task import Task
 
@@ -57,7 +58,6 @@ def clean(request, tmp_path_factory):
     return (nnunet_copy if request.param == 'nnunet' else small_copy)(source, target)
 
 def small_phantoms(tmp_path_factory):
-    from fastseg.phantom import make_phantom
     return make_phantom('Hippocampus', tmp_path_factory.mktemp('source'), n_train=8, n_test=2)
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT, run
 
 ORDER = ('settings task anatomy geometry phantom panel show check dataset plan dataloaders model train transfer predict evaluate '
-    'baseline study cli all').split()
+    'baseline arms compare study cli all').split()
 MODULES = sorted(o for o in (ROOT/'fastseg').glob('*.py') if not o.name.startswith('_'))
 HEAVY = 'torch', 'fastai', 'fastMONAI', 'monai', 'torchio', 'pandas', 'matplotlib'
 
