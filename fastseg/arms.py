@@ -76,7 +76,7 @@ class Trial:
     timing:dict # what `measure` found
     device:str # 'cpu', 'cuda', 'mps'
 
-# %% ../nbs/13_arms.ipynb #f87e48da
+# %% ../nbs/13_arms.ipynb #d16bd561
 def _content(path):
     "A mark of the weights behind a path"
     if path is None: return None
@@ -90,8 +90,8 @@ def trial_folder(
     "Where the run of a trial is, or will be"
     arm, plan = trial.arm, {k: v for k, v in trial.plan.items() if k != 'reasons'}
     decides = [_content(arm.source), arm.schedule, arm.twist, plan, trial.train, trial.test, trial.seed, trial.epochs, trial.epoch_steps, trial.device.split(':')[0], Path(trial.data).name]
-    word = re.sub(r'[^a-z0-9]+', '_', arm.name.lower()).strip('_')
-    return models_path()/'studies'/Path(trial.data).name/f'{word}_{trial.count}_labels_{trial.pair}_{hashlib.sha1(repr(decides).encode()).hexdigest()[:10]}'
+    words = '_'.join(filter(None, (Path(arm.source).stem if arm.source else 'scratch', arm.twist, arm.schedule)))
+    return models_path()/'studies'/Path(trial.data).name/f'{re.sub("[^A-Za-z0-9]+", "_", words)}_{trial.count}_labels_{trial.pair}_{hashlib.sha1(repr(decides).encode()).hexdigest()[:10]}'
 
 # %% ../nbs/13_arms.ipynb #62214148
 def run_trial(

@@ -46,7 +46,7 @@ def _plan(words):
     print(plan.explain())
     if words.out: plan.save(words.out); print(f'plan: {words.out}')
 
-# %% ../nbs/14_cli.ipynb #26036d07
+# %% ../nbs/14_cli.ipynb #4419b6fd
 def _baseline(words):
     "Trains, scores and reports"
     from fastseg.baseline import train_baseline
@@ -55,6 +55,7 @@ def _baseline(words):
     plan = Plan.load(words.plan) if words.plan else None
     train_baseline(words.task, words.fold, words.minutes, words.epochs, words.out, words.seed, words.device, plan, words.spacing, words.memory, words.quiet)
 
+# %% ../nbs/14_cli.ipynb #8b6a4251
 def _transfer(words):
     "Fine-tunes a run onto a task, with its twin from scratch"
     from fastseg.study import transfer
@@ -79,7 +80,7 @@ def _demo(words):
     _calm()
     demo(words.out, words.minutes, words.seed)
 
-# %% ../nbs/14_cli.ipynb #db9e56bf
+# %% ../nbs/14_cli.ipynb #5fedc55f
 _TASK = ('task', dict(metavar='TASK', help='Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, ./my_scans.'))
 _DEVICE = ('--device', dict(help='Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.'))
 _MINUTES = ('--minutes', dict(type=float, metavar='M', help='Training time in minutes; the learning rate comes down to zero when it is over.'))
@@ -87,7 +88,21 @@ _SPACING = ('--spacing', dict(nargs='+', default='auto', metavar='S', help='Work
 _MEMORY = ('--memory', dict(metavar='SIZE', help='Memory that may be used, such as 8GB; what is free if not given.'))
 _SEED = ('--seed', dict(type=int, default=0, help='Start of all random numbers; another seed, another run.'))
 
-# %% ../nbs/14_cli.ipynb #f84601cd
+# %% ../nbs/14_cli.ipynb #d97ba148
+_TRANSFER = [
+    ('source', dict(metavar='SOURCE_RUN', help='Folder of a finished run, or a checkpoint (.safetensors, .pt).')), ('target', dict(metavar='TARGET', help='Task as for `fastseg baseline`.')),
+    ('--schedule', dict(default='progressive', metavar='NAME', help='Order of unfreezing: progressive, encoder_first, all_at_once, head_only, frozen_encoder or linear_probe_then_all.')),
+    ('--labels', dict(type=int, metavar='N', help='Use only N labelled cases of the target; all if not given.')),
+    ('--folds', dict(type=int, nargs='+', default=[0, 1], metavar='F', help='Folds to keep apart, one after the other; 0 1 if not given.')),
+    ('--seeds', dict(type=int, nargs='+', default=[0, 1], metavar='S', help='A pair of runs for each fold and seed; 0 1 if not given.')),
+    ('--test', dict(type=int, metavar='N', help='Keep the last N cases apart instead of folds.')), _MINUTES,
+    ('--steps', dict(type=int, metavar='N', help='Steps of every run, instead of minutes.')),
+    ('--controls', dict(action='store_true', help='Train two controls too: a frozen random encoder and shuffled source weights.')), _SPACING, _DEVICE,
+    ('--workers', dict(type=int, metavar='N', help='Runs at the same time; one per graphics card if not given.')),
+    ('--cluster', dict(choices=('slurm', 'local'), help="Hand the runs to submitit (needs the extra 'cluster').")),
+    ('--out', dict(metavar='FOLDER', help='Folder of the study; below results_path if not given.')), ('--quiet', dict(action='store_true', help='Print nothing but errors.'))]
+
+# %% ../nbs/14_cli.ipynb #501901aa
 VERBS = dict(
     demo=(_demo, 'Train, predict, score and transfer on phantoms: needs no network and no GPU.',
         [('--out', dict(help='Folder for the demo; a new one below results_path if not given.')), ('--minutes', dict(type=float, default=1., metavar='M', help='Training time of the baseline in minutes; each of the four runs of the transfer takes a sixth of it.')), _SEED]),
@@ -101,18 +116,7 @@ VERBS = dict(
          ('--epochs', dict(type=int, metavar='N', help='Training time in epochs of 100 steps, instead of minutes; repeatable to the number on a CPU.')),
          ('--out', dict(metavar='RUN', help='Folder of the run; a new one below models_path if not given.')), _SEED, _DEVICE, _SPACING, _MEMORY,
          ('--plan', dict(metavar='FILE', help='A plan kept by `fastseg plan --out`, perhaps edited.')), ('--quiet', dict(action='store_true', help='Print nothing but errors.'))]),
-    transfer=(_transfer, 'Fine-tune a run onto another task beside a twin from scratch, and say whether it helped; goes on where it was interrupted.',
-        [('source', dict(metavar='SOURCE_RUN', help='Folder of a finished run, or a checkpoint (.safetensors, .pt).')), ('target', dict(metavar='TARGET', help='Task as for `fastseg baseline`.')),
-         ('--schedule', dict(default='progressive', metavar='NAME', help='Order of unfreezing: progressive, encoder_first, all_at_once, head_only, frozen_encoder or linear_probe_then_all.')),
-         ('--labels', dict(type=int, metavar='N', help='Use only N labelled cases of the target; all if not given.')),
-         ('--folds', dict(type=int, nargs='+', default=[0, 1], metavar='F', help='Folds to keep apart, one after the other; 0 1 if not given.')),
-         ('--seeds', dict(type=int, nargs='+', default=[0, 1], metavar='S', help='A pair of runs for each fold and seed; 0 1 if not given.')),
-         ('--test', dict(type=int, metavar='N', help='Keep the last N cases apart instead of folds.')), _MINUTES,
-         ('--steps', dict(type=int, metavar='N', help='Steps of every run, instead of minutes.')),
-         ('--controls', dict(action='store_true', help='Train two controls too: a frozen random encoder and shuffled source weights.')), _SPACING, _DEVICE,
-         ('--workers', dict(type=int, metavar='N', help='Runs at the same time; one per graphics card if not given.')),
-         ('--cluster', dict(choices=('slurm', 'local'), help="Hand the runs to submitit (needs the extra 'cluster').")),
-         ('--out', dict(metavar='FOLDER', help='Folder of the study; below results_path if not given.')), ('--quiet', dict(action='store_true', help='Print nothing but errors.'))]),
+    transfer=(_transfer, 'Fine-tune a run onto another task beside a twin from scratch, and say whether it helped; goes on where it was interrupted.', _TRANSFER),
     predict=(_predict, 'Segment scans with a trained run; labels lie exactly on the scans.',
         [('run', dict(metavar='RUN', help='Folder of a run.')), ('images', dict(metavar='IMAGE_OR_FOLDER', help='A scan (.nii.gz) or a folder of scans.')),
          ('--out', dict(metavar='FOLDER', required=True, help='Folder for the labels.')), _DEVICE, ('--no-flips', dict(action='store_true', help='Look once instead of twice: faster, a little worse.'))]),
@@ -121,7 +125,7 @@ VERBS = dict(
          ('--cases', dict(nargs='+', metavar='NAME', help='Score only these cases; all labels if not given.')),
          ('--out', dict(metavar='FILE', help='Keep the scores as JSON.'))]))
 
-# %% ../nbs/14_cli.ipynb #7ea8c735
+# %% ../nbs/14_cli.ipynb #603fc8e2
 class _Parser(argparse.ArgumentParser):
     "argparse that explains itself in one line"
     def error(self, message): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
@@ -142,7 +146,7 @@ def _read(
     if isinstance(getattr(words, 'spacing', None), list) and len(words.spacing) == 1: words.spacing = words.spacing[0]
     return words
 
-# %% ../nbs/14_cli.ipynb #6d73c8a9
+# %% ../nbs/14_cli.ipynb #e007666d
 def _explained(
     e, # what went wrong
 ) -> tuple: # exit code, one line
@@ -151,7 +155,7 @@ def _explained(
     if isinstance(e, KeyboardInterrupt): return 130, 'interrupted; the same command goes on where it can'
     return 1, f'found an unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}); expected none; run again with --debug and tell us'
 
-# %% ../nbs/14_cli.ipynb #872b022e
+# %% ../nbs/14_cli.ipynb #2b6ddfe7
 def main(
     argv=None, # words after `fastseg`; None takes those of the command line
 )->int: # exit code

@@ -193,7 +193,7 @@ def load(cls:Plan, path):
         raise FastsegError(f'{path} with other keys than a plan', 'a plan saved by fastseg', 'make it again with `fastseg plan`')
     return cls(**{**data, 'labels': {int(k): v for k, v in data['labels'].items()}, 'modalities': tuple(data['modalities'])})
 
-# %% ../nbs/05_plan.ipynb #d8fb13f1
+# %% ../nbs/05_plan.ipynb #56ab6b6a
 @_method
 def change(self:Plan,
     reason:str='chosen by the user', # kept in the plan
@@ -267,7 +267,7 @@ _REASONS = dict(fold='voxels folded into channels: the full-resolution layers, t
     loss='voxels and labels both count', learning_rate='high, and annealed to zero within the time at hand', foreground='so that small labels are seen',
     flips='left–right only: bodies are nearly symmetrical that way', arithmetic='timed on this machine when training begins')
 
-# %% ../nbs/05_plan.ipynb #83e6fabc
+# %% ../nbs/05_plan.ipynb #58a0d619
 def make_plan(
     seen:Fingerprint, # of the task
     device:str='cpu', # 'cpu', 'cuda' or 'mps'
@@ -277,7 +277,8 @@ def make_plan(
 )->Plan: # with a reason for each choice
     "Decides from the fingerprint, the device and the time at hand"
     short = bool(minutes) and minutes < (60 if device == 'cpu' else 10)
-    voxels = 2.4e6 if device != 'cpu' else 6e5*np.clip((minutes or 60)/8, 1/3, 1) # in a few minutes, many small steps get further than few large ones
+    voxels, few = (6e5 if device == 'cpu' else 2.4e6), bool(minutes) and minutes < 5 and device == 'cpu'
+    if few: voxels *= max(1/3, minutes/8) # in so little time, many small steps get further than few large ones
     working, why = _working_spacing(seen, voxels, short, spacing)
     shape = seen.shape*seen.spacing/working
     if like:
@@ -287,7 +288,7 @@ def make_plan(
     batch = int(np.clip(2*voxels//np.prod(patch), 2, 4 if device == 'cpu' else 16))
     normalisation, why_scale = _normalisation(seen)
     own = dict(spacing=why, normalisation=why_scale, batch_size=f'{batch*np.prod(patch):,} voxels a step',
-        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in shape)} voxels; at most {voxels:,.0f} voxels a patch on {device}' + (f' in {minutes:g} min' if short else ''))
+        patch_size=f'a median case has {" × ".join(f"{s:.0f}" for s in shape)} voxels; at most {voxels:,.0f} voxels a patch on {device}' + (f' in {minutes:g} min' if few else ''))
     if like: own.update({k: f'as in the plan of {like.task}, so that weights can move' for k in topology})
     return Plan(seen.task, tuple(seen.modalities), dict(seen.labels), [round(float(s), 4) for s in working], patch, batch, normalisation,
                 **topology, reasons={**_REASONS, **own})

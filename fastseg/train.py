@@ -254,7 +254,7 @@ def _processor()->str:
     lines = [l for l in path.read_text().splitlines() if l.startswith('model name')] if path.exists() else []
     return lines[0].split(':')[1].strip() if lines else platform.processor() or platform.machine()
 
-# %% ../nbs/08_train.ipynb #e0fb0ef4
+# %% ../nbs/08_train.ipynb #b86b8b30
 def _open_folder(
     out:Path,
     settings:dict, # what makes two runs the same
@@ -267,7 +267,7 @@ def _open_folder(
             other = next(k for k in settings if old['settings'].get(k) != settings[k])
             raise FastsegError(f'an unfinished run in {out} with another {other}', 'the same settings to go on with it', 'choose another --out, or delete that run')
         return read_json(out/'log.json') if (out/'log.json').exists() and (out/'checkpoint.safetensors').exists() else []
-    if out.exists() and any(out.iterdir()): raise FastsegError(f'{out} that is not empty', 'an empty or new folder', 'choose another --out')
+    if out.exists() and any(o.name != 'plan.json' for o in out.iterdir()): raise FastsegError(f'{out} that is not empty', 'an empty or new folder', 'choose another --out')
     return []
 
 # %% ../nbs/08_train.ipynb #c9a824f0
@@ -313,7 +313,7 @@ def _forecast(minutes, epochs, timing, epoch_steps=100)->dict:
     steps = epoch_steps*epochs if epochs else max(2, int((minutes*60 - n*valid)/step))
     return dict(epochs=n, steps=steps, minutes=round(minutes or (steps*step + n*valid)/60, 2), memory_mb=timing['memory_mb'])
 
-# %% ../nbs/08_train.ipynb #188f4f93
+# %% ../nbs/08_train.ipynb #e4f506c0
 def train_run(
     task, # Task with its folder
     plan:Plan,
@@ -324,8 +324,7 @@ def train_run(
     names=None, # (training names, validation names) instead of the fold
     cbs=(), quiet:bool=False, # more callbacks; no bars and no words
     workers:int|None=None, # reading processes; None: none on a CPU and in a notebook, four on a GPU
-    epoch_steps:int=100, # steps of an epoch, where epochs are the budget
-    timing=None, # what `measure` found for this plan, so that it is not measured again
+    epoch_steps:int=100, timing=None, # steps of an epoch, where epochs are the budget; what `measure` found, so that it is not measured again
     start=None, budget=Budget, # a function that changes the new network and returns what start.json keeps; what sets the rates
     more=None, # further settings that make two runs the same, as a dict
 )->Run: # finished, without scores yet

@@ -208,20 +208,23 @@ def turned(
         return turn(v, 2) if v.ndim == 5 else v
     return {k: one(k, v) for k, v in weights.items()}
 
-# %% ../nbs/09_transfer.ipynb #d38c3c00
+# %% ../nbs/09_transfer.ipynb #9b9d2ebf
 def twisted(
     source, # a Run or its folder
-    how:str, # 'shuffled', 'axes ' and an order of x, y and z, or 'mirrored ' and some of them
+    how:str, # changes after one another: 'shuffled', 'axes ' and an order of x, y and z, 'mirrored ' and some of them
     seed:int=0, # for shuffling
 )->dict: # name → tensor
     "The weights of a run, changed as a control asks for"
-    weights, (kind, _, letters) = source_weights(source), how.partition(' ')
-    if how == 'shuffled': return shuffled(weights, seed)
-    axes = tuple('xyz'.find(c) for c in letters)
-    if kind not in ('axes', 'mirrored') or -1 in axes or len(set(axes)) != len(axes) or (kind == 'axes' and len(axes) != 3) or not axes:
-        raise FastsegError(f'{how!r} as a change of the source', "'shuffled', or for example 'axes zxy' or 'mirrored y'", 'correct the word')
-    plan = (source if isinstance(source, Run) else Run.load(source)).plan
-    return turned(weights, plan.fold, axes) if kind == 'axes' else turned(weights, plan.fold, mirror=axes)
+    weights = source_weights(source)
+    for change in how.split(', '):
+        kind, _, letters = change.partition(' ')
+        axes = tuple('xyz'.find(c) for c in letters)
+        if change != 'shuffled' and (kind not in ('axes', 'mirrored') or -1 in axes or len(set(axes)) != len(axes) or (kind == 'axes' and len(axes) != 3) or not axes):
+            raise FastsegError(f'{change!r} as a change of the source', "'shuffled', or for example 'axes zxy' or 'mirrored y'", 'correct the word')
+        if kind == 'shuffled': weights = shuffled(weights, seed); continue
+        plan = (source if isinstance(source, Run) else Run.load(source)).plan
+        weights = turned(weights, plan.fold, axes) if kind == 'axes' else turned(weights, plan.fold, mirror=axes)
+    return weights
 
 # %% ../nbs/09_transfer.ipynb #29da1bd4
 def fine_tune(

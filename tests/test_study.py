@@ -1,0 +1,195 @@
+"Twins, verdicts and interruptions: what a study may say, and that stopping it changes nothing"
+import importlib, shutil
+from collections import deque
+from functools import partial
+from pathlib import Path
+import numpy as np, pytest, torch
+from fastai.callback.core import Callback
+from fastseg.arms import SCRATCH, Arm
+from fastseg.cli import main
+from fastseg.compare import false_verdicts, judge
+from fastseg.model import get_weights
+from fastseg.phantom import make_phantom
+from fastseg.plan import fingerprint, make_plan
+from fastseg.study import Study, run_study
+from fastseg.task import Task
+from fastseg.train import train_run
+from safetensors.torch import load_file
+
+
+# the verdict
+
+def heavy_tails(d): return judge(d**3)
+
+def two_folds(d):
+    "Half of the pairs have scored the one half of the cases, half the other"
+    d, half = d.copy(), d.shape[1]//2
+    d[:len(d)//2, :half] = d[len(d)//2:, half:] = np.nan
+    return judge(d)
+
+@pytest.mark.parametrize('noise', [
+    dict(pairs=4, cases=8, run_noise=0.), dict(pairs=2, cases=12, run_noise=.02), dict(pairs=4, cases=8, run_noise=.02), dict(pairs=3, cases=8, run_noise=.1),
+    dict(pairs=4, cases=8, rule=heavy_tails), dict(pairs=4, cases=16, rule=two_folds)], ids=lambda o: ', '.join(getattr(v, '__name__', f'{k} {v}') for k, v in o.items()))
+def test_no_more_than_one_false_verdict_in_twenty(noise): assert false_verdicts(2000, **noise) <= .05
+
+def test_the_calibration_can_fail():
+    "A rule that asks cases alone takes the luck of runs for a method"
+    from scipy.stats import wilcoxon
+    careless = lambda d: dict(verdict='helped' if wilcoxon(d.mean(0)).pvalue < .05 else 'no evidence')
+    assert false_verdicts(300, run_noise=.02, rule=careless) > .1
+
+@pytest.mark.parametrize('gain, word', [(.06, 'helped'), (-.06, 'harmed')])
+def test_what_is_there_is_found(gain, word):
+    "A gain of three standard deviations of a case, and a loss: nearly always called by its name, never by the other"
+    assert false_verdicts(200, rule=lambda d: dict(verdict='no evidence' if judge(d + gain)['verdict'] == word else 'missed')) < .05
+
+
+# a study on phantoms
+
+class Watch(Callback):
+    "What a run sees, step by step, and its weights after each of the last two steps"
+    def __init__(self): self.seen, self.last = [], deque(maxlen=2)
+    def after_pred(self):
+        if self.training: self.seen.append((float(self.x.sum()), float(self.y.sum())))
+    def after_batch(self):
+        if self.training: self.last.append({k: v.clone() for k, v in get_weights(self.model).items()})
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    "Small hearts as the target, other hearts on which a source was trained for some seconds, and one plan for both"
+    root, threads = tmp_path_factory.mktemp('world'), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setenv('FASTSEG_PROFILE', 'small')
+        for o in 'MODELS', 'RESULTS': mp.setenv(f'FASTSEG_{o}_PATH', str(root/o.lower()))
+        hearts, others = (Task.from_folder(make_phantom('Heart', root/f'seed{s}', n_train=10, n_test=0, seed=s, shape=(64, 64, 24))) for s in (0, 1))
+        plan = make_plan(fingerprint(hearts, progress=False), spacing=[4, 4, 4]).change(features=[8, 16, 32], batch_size=2, arithmetic='fp32', reason='small, and the same numbers each time')
+        source = train_run(others, plan, root/'source', epochs=5, epoch_steps=20, device='cpu', quiet=True)
+        yield dict(root=root, hearts=hearts, plan=plan, source=source.folder)
+    torch.set_num_threads(threads)
+
+@pytest.fixture(scope='module')
+def watched(world):
+    "A study of four arms and three seeds, ten steps each, and what every run has seen"
+    source, watches = str(world['source']), {}
+    arms = [SCRATCH, Arm('transfer', source, 'progressive'), *(Arm(f'shuffled, {s}', source, s, 'shuffled') for s in ('all_at_once', 'progressive'))]
+    fine_tune = importlib.import_module('fastseg.arms').fine_tune
+    def watching(source, task, plan, out, *args, **kwargs):
+        watches[str(out)] = Watch()
+        return fine_tune(source, task, plan, out, *args, **kwargs, cbs=[watches[str(out)]])
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setattr('fastseg.arms.fine_tune', watching)
+        return run_study(world['hearts'], arms, counts=(4,), test=6, seeds=(0, 1, 2), steps=10, plan=world['plan'], device='cpu', quiet=True), watches
+
+def test_shuffled_weights_never_win(watched):
+    "A source that knows nothing does not help, in whichever order it thaws; the same source with its knowledge does"
+    verdicts = {r.arm: r.verdict for r in watched[0].results}
+    assert verdicts.pop('transfer') == 'helped', 'with a source that does not help, either, this test would say nothing'
+    assert len(verdicts) == 2 and 'helped' not in verdicts.values()
+
+def test_equal_terms(watched):
+    "In a pair every arm sees the same patches in the same order, and none takes more steps; another pair sees others"
+    study, watches = watched
+    pairs = {}
+    for r in study.info['runs']: pairs.setdefault(r['pair'], []).append(watches[r['folder']].seen)
+    assert {r['steps'] for r in study.info['runs']} == {10}
+    for first, *others in pairs.values(): assert len(first) == 10 and len(others) == 3 and all(o == first for o in others)
+    assert len({str(first) for first, *_ in pairs.values()}) == 3
+
+def test_last_weights_are_kept(watched):
+    "Nobody chooses: in all arms the weights are those after the last step"
+    for folder, watch in watched[1].items():
+        before, last = watch.last
+        kept = load_file(Path(folder)/'weights.safetensors')
+        assert set(kept) == set(last) and all(torch.equal(kept[k], v) for k, v in last.items())
+        assert any(not torch.equal(kept[k], v) for k, v in before.items())
+
+
+# interruption
+
+class PowerCut(Callback):
+    "Raises in the second step of an epoch"
+    def __init__(self, epoch): self.at = epoch
+    def after_pred(self):
+        if self.training and (self.epoch, self.iter) == (self.at, 1): raise KeyboardInterrupt
+
+def at(place, n, **change): # place: 'module.function'
+    "From its n-th call on the function is called with other arguments once; without any, that call is an interruption"
+    module, name = place.rsplit('.', 1)
+    real, calls = getattr(importlib.import_module(module), name), []
+    def counted(*args, **kwargs):
+        calls.append(name)
+        if len(calls) != n: return real(*args, **kwargs)
+        if not change: raise KeyboardInterrupt
+        return real(*args, **kwargs, **change)
+    return place, counted
+
+CUTS = {
+    'before the study is written down': partial(at, 'fastseg.study.write_json', 1),
+    'as a run begins': partial(at, 'fastseg.train._environment', 2),
+    'in the second stage': partial(at, 'fastseg.arms.fine_tune', 2, cbs=[PowerCut(1)]),
+    'in the last stage': partial(at, 'fastseg.arms.fine_tune', 2, cbs=[PowerCut(3)]),
+    'between two arms': partial(at, 'fastseg.arms.fine_tune', 2),
+    'as a run is scored': partial(at, 'fastseg.arms.score_run', 3),
+}
+
+def command(world, out):
+    return ['transfer', str(world['source']), str(world['hearts'].root), *'--labels 4 --test 2 --seeds 0 1 --steps 10 --device cpu --quiet --out'.split(), str(out)]
+
+@pytest.fixture
+def transfer(world, tmp_path, monkeypatch):
+    "`fastseg transfer` in folders of its own, with the fixed arithmetic that equal numbers need"
+    monkeypatch.setenv('FASTSEG_MODELS_PATH', str(tmp_path/'models'))
+    monkeypatch.setattr('fastseg.study._target_plan', lambda *_: world['plan'])
+    return lambda: main(command(world, tmp_path/'study'))
+
+def numbers(folder): return [(r['arm'], r['pair'], r['train'], r['steps'], r['scores']) for r in Study.load(folder).info['runs']]
+def finished(folder): return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob('*') if p.name in ('weights.safetensors', 'scores.json')}
+def weights(folder): return {p.parent.name: p.read_bytes() for p in folder.rglob('weights.safetensors')}
+
+@pytest.fixture(scope='module')
+def whole(world):
+    "The same command, never interrupted: its numbers and weights"
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setenv('FASTSEG_MODELS_PATH', str(world['root']/'whole'))
+        mp.setattr('fastseg.study._target_plan', lambda *_: world['plan'])
+        assert main(command(world, world['root']/'study')) == 0
+    return numbers(world['root']/'study'), weights(world['root']/'whole')
+
+@pytest.mark.parametrize('cut', CUTS)
+def test_an_interruption_changes_nothing(cut, transfer, whole, tmp_path, monkeypatch, capsys):
+    "Stopped, then given the same command again: nothing finished is done again, and numbers and weights are those of a study left alone"
+    with monkeypatch.context() as mp:
+        mp.setattr(*CUTS[cut]())
+        assert transfer() == 130 and 'same command goes on' in capsys.readouterr().err
+    before = finished(tmp_path/'models')
+    assert len(before) < 8, 'two files for each of the four runs would be a study that had ended'
+    assert transfer() == 0, capsys.readouterr().err
+    after = finished(tmp_path/'models')
+    assert len(after) == 8 and all(after[p] == t for p, t in before.items())
+    assert (numbers(tmp_path/'study'), weights(tmp_path/'models')) == whole
+
+def test_settings_may_be_tuples(world, tmp_path):
+    "JSON knows lists only; who says spacing=(4, 4, 4) again means the same study"
+    ask = lambda: run_study(world['hearts'], [SCRATCH, Arm('transfer', str(world['source']))], counts=(2,), test=1, seeds=(0,), steps=1, spacing=(4, 4, 4), plan=world['plan'], device='cpu', out=tmp_path/'study', quiet=True)
+    assert ask().info['runs'] == ask().info['runs']
+
+
+# bad input
+
+@pytest.mark.parametrize('argv, words', [
+    ('nowhere', ['no source at', 'nowhere']), ('unfinished', ['no weights', 'unfinished', 'finished run']), ('empty', ['no weights', 'empty', 'finished run']),
+    ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ['0 labelled', '1 to 8']), ('source --labels 99', ['99 labelled', '1 to 8']),
+    ('source --folds 0 7', ['fold 7', '0 to 4']), ('source --test 99', ['99', '1 to 9']), ('source --test 0', ['1 to 9']), ('source --test -3', ['-3', '1 to 9']),
+    ('source --steps 0', ['steps', 'above 0']), ('source --minutes -1', ['minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the two'])])
+def test_bad_input_is_one_line(argv, words, world, tmp_path, monkeypatch, capsys):
+    "Refused with what was found, expected and to do, before anything is measured or trained"
+    (tmp_path/'empty').mkdir()
+    shutil.copytree(world['source'], tmp_path/'unfinished', ignore=shutil.ignore_patterns('weights.safetensors'))
+    (tmp_path/'source').symlink_to(world['source'])
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('FASTSEG_MODELS_PATH', 'models')
+    source, *more = argv.split()
+    assert main(['transfer', source, str(world['hearts'].root), *more, '--device', 'cpu', '--out', 'study', '--quiet']) == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1 and err.startswith('fastseg transfer: found ') and '; expected ' in err and all(o in err for o in words), err
+    assert not (tmp_path/'study').exists() and not (tmp_path/'models').exists()
