@@ -15,7 +15,7 @@ NOTEBOOKS := nbs baselines experimental data/Download_Sets.ipynb
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
-demo: $(READY) ## train, predict and score on phantoms, no network and no GPU needed; ends with the path of a report
+demo: $(READY) ## train, predict, score and transfer on phantoms, no network and no GPU needed; ends with the path of a report
 	@$(BIN)/fastseg demo
 
 # One process per core, one thread each: most of a short notebook is imports, which no thread makes faster.

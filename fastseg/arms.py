@@ -50,7 +50,7 @@ def splits(
 )->dict: # pair → (training names, test names, fold, seed)
     "The cases of each pair of runs"
     names, out = sorted(c.name for c in task.train), {}
-    kept = names[-test:] if isinstance(test, int) else sorted(test or ())
+    kept = names[len(names) - test:] if isinstance(test, int) else sorted(test or ())
     if test is not None and (not 0 < len(kept) < len(names) or set(kept) - set(names)): raise FastsegError(f'test={test!r} with {len(names)} labelled cases', f'1 to {len(names) - 1}, or names of cases', 'correct test')
     for fold in (0,) if kept else folds:
         pool, scored = ([n for n in names if n not in kept], kept) if kept else split(task, fold)
@@ -76,7 +76,7 @@ class Trial:
     timing:dict # what `measure` found
     device:str # 'cpu', 'cuda', 'mps'
 
-# %% ../nbs/13_arms.ipynb #d16bd561
+# %% ../nbs/13_arms.ipynb #bac9461d
 def _content(path):
     "A mark of the weights behind a path"
     if path is None: return None
@@ -91,7 +91,7 @@ def trial_folder(
     arm, plan = trial.arm, {k: v for k, v in trial.plan.items() if k != 'reasons'}
     decides = [_content(arm.source), arm.schedule, arm.twist, plan, trial.train, trial.test, trial.seed, trial.epochs, trial.epoch_steps, trial.device.split(':')[0], Path(trial.data).name]
     words = '_'.join(filter(None, (Path(arm.source).stem if arm.source else 'scratch', arm.twist, arm.schedule)))
-    return models_path()/'studies'/Path(trial.data).name/f'{re.sub("[^A-Za-z0-9]+", "_", words)}_{trial.count}_labels_{trial.pair}_{hashlib.sha1(repr(decides).encode()).hexdigest()[:10]}'
+    return models_path()/'studies'/Path(trial.data).name/f'{re.sub("[^A-Za-z0-9]+", "_", words)}_{len(trial.train)}_labels_{trial.pair}_{hashlib.sha1(repr(decides).encode()).hexdigest()[:10]}'
 
 # %% ../nbs/13_arms.ipynb #62214148
 def run_trial(

@@ -6,7 +6,7 @@
 __all__ = ['run_folder', 'score_run', 'run_figures', 'html_page', 'write_report', 'require_clean', 'baseline_minutes',
            'plan_baseline', 'train_baseline', 'keep_record', 'records_table']
 
-# %% ../nbs/12_baseline.ipynb #87d4a442
+# %% ../nbs/12_baseline.ipynb #dededd37
 import hashlib, html, warnings
 from base64 import b64encode
 from pathlib import Path
@@ -15,7 +15,7 @@ from .settings import FastsegError, is_small, models_path, read_json, results_pa
 from .task import Task, load_image, load_label
 from .show import figure_to_png, show_comparison, show_history, show_scores
 from .dataset import check_task
-from .plan import Plan, _patch_like, fingerprint, make_plan, stamp
+from .plan import Plan, _coarser, _patch_like, fingerprint, make_plan, stamp
 from .model import device_of, fit_to_memory
 from .train import Run, train_run
 from .predict import predict
@@ -116,7 +116,7 @@ def require_clean(
     else: report.require()
     write_json(note, dict(folder=str(task.root), warnings=len(report.findings)))
 
-# %% ../nbs/12_baseline.ipynb #c93d90cd
+# %% ../nbs/12_baseline.ipynb #d2968f4c
 def baseline_minutes(
     task:Task,
 )->float: # minutes of training
@@ -136,8 +136,11 @@ def plan_baseline(
 )->Plan: # with reasons
     "The plan that `train_baseline` would use: made from the fingerprint, then fitted to the memory"
     device = device_of(device)
-    plan = make_plan(fingerprint(task, progress=not quiet), device.type, minutes or baseline_minutes(task), spacing, like)
-    if is_small(): plan = plan.change(patch_size=_patch_like(plan.patch_size, plan.spacing, 6e4, vars(plan)), reason='FASTSEG_PROFILE=small')
+    seen, minutes = fingerprint(task, progress=not quiet), minutes or baseline_minutes(task)
+    plan = make_plan(seen, device.type, minutes, spacing, like)
+    if is_small(): # tests: a case is to fit into about one patch
+        plan = make_plan(seen, device.type, minutes, _coarser(plan.spacing, seen.shape*seen.spacing/plan.spacing, 6e4), like or plan)
+        plan = plan.change(patch_size=_patch_like(plan.patch_size, plan.spacing, 6e4, vars(plan)), reason='FASTSEG_PROFILE=small')
     return fit_to_memory(plan, device, memory)
 
 # %% ../nbs/12_baseline.ipynb #aa5deb6c

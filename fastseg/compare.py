@@ -65,7 +65,7 @@ def judge(
     by_case = np.array([c[~np.isnan(c)].mean() for c in d.T if not np.isnan(c).all()])
     by_pair = np.array([r[~np.isnan(r)].mean() for r in d if not np.isnan(r).all()])
     p = float(wilcoxon(by_case).pvalue) if np.any(by_case) else 1.
-    (low, high), (run_low, run_high), sign = bootstrap_interval(by_case), run_interval(by_pair), np.sign(by_case.mean())
+    (low, high), (run_low, run_high), sign = bootstrap_interval(by_case), run_interval(by_pair, .96), np.sign(by_case.mean()) # at .95 one in twenty would be false where runs are all the luck there is
     doubts = [text for ok, text in ((len(by_case) > 5, f'{len(by_case)} cases cannot prove anything, 6 could'), (min(low*sign, high*sign) > 0, 'the interval over cases holds zero'),
         (p < .05, f'Wilcoxon p = {p:.2g}'), (len(by_pair) > 1, 'one pair of runs says nothing about other seeds'), (len(by_pair) == 1 or min(run_low*sign, run_high*sign) > 0, 'runs differ too much among themselves')) if not ok]
     verdict = 'no evidence' if doubts else 'helped' if sign > 0 else 'harmed'

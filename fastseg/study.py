@@ -20,7 +20,7 @@ from .model import device_of
 from .train import Run, _environment, _forecast, measure
 from .predict import predict
 from .baseline import baseline_minutes, html_page, plan_baseline, require_clean, train_baseline, write_report
-from .arms import Arm, SCRATCH, Trial, control_arms, run_trials, splits, trial_folder
+from .arms import Arm, SCRATCH, Trial, _content, control_arms, run_trials, splits, trial_folder
 from .compare import METRICS, Comparison, compare, show_comparison_of, worth_in_labels
 
 # %% ../nbs/13_study.ipynb #6d5bddf7
@@ -68,11 +68,17 @@ def means(self:Study):
 # %% ../nbs/13_study.ipynb #bca2ac9c
 def _mark(what): return hashlib.sha1(repr(what).encode()).hexdigest()[:8]
 
+def _budget(task, minutes, steps):
+    "Minutes of every run; None if they are counted in steps"
+    if None not in (minutes, steps) or any(o is not None and o <= 0 for o in (minutes, steps)): raise FastsegError(f'minutes={minutes} and steps={steps}', 'one of the two, above 0', 'say for example --minutes 5')
+    return None if steps else minutes or baseline_minutes(task)
+
 def _settings(arms, counts, folds, seeds, test, minutes, steps, spacing, plan)->dict:
     "All that makes two studies the same, as plain values"
+    for a in arms: _content(a.source) # an unfinished source is found before anything is measured
     own = plan and _mark({k: v for k, v in asdict(plan).items() if k != 'reasons'})
     return dict(arms=[asdict(a) for a in arms], counts=list(counts), folds=list(folds), seeds=list(seeds), test=list(test) if isinstance(test, (list, tuple, set)) else test,
-                minutes=minutes, steps=steps, spacing=spacing, plan=own)
+                minutes=minutes, steps=steps, spacing=spacing if isinstance(spacing, str) else list(spacing), plan=own)
 
 # %% ../nbs/13_study.ipynb #de3c866a
 def _begin_study(folder, question, task, settings, plan, device, quiet)->dict:
@@ -110,16 +116,16 @@ def run_study(
     require_clean(task, quiet)
     if SCRATCH not in arms or len({a.name for a in arms}) != len(arms): raise FastsegError(f'arms {", ".join(a.name for a in arms)}', 'scratch and at least one other, each with its own name', 'add SCRATCH')
     for n in counts: splits(task, n, folds, seeds, test) # wrong numbers are found before anything is trained
-    chosen, minutes = device_of(device), minutes or (None if steps else baseline_minutes(task))
+    chosen, minutes = device_of(device), _budget(task, minutes, steps)
     settings = _settings(arms, counts, folds, seeds, test, minutes, steps, spacing, plan)
     folder = Path(out) if out else results_path()/'studies'/f'{task.folder_name}_{_mark((settings, str(task.root.resolve()), chosen.type))}'
-    if plan is None and not (folder/'plan.json').exists(): plan = _target_plan(task, arms, minutes, chosen, spacing, quiet)
+    if plan is None and not (folder/'study.json').exists(): plan = _target_plan(task, arms, minutes, chosen, spacing, quiet)
     info = _begin_study(folder, question or ' or '.join(a.name for a in arms), task, settings, plan, chosen, quiet)
     study, where = Study(folder, info), chosen.type if device is None else str(chosen)
     run_trials(trials := _trials(study, task, arms, where), workers, cluster, say)
     return _close(study, trials)
 
-# %% ../nbs/13_study.ipynb #195a9ce0
+# %% ../nbs/13_study.ipynb #69373c01
 def _target_plan(task, arms, minutes, device, spacing, quiet)->Plan:
     "A plan like that of the first source that is a run"
     source = next((a.source for a in arms if a.source and (Path(a.source)/'plan.json').exists()), None)
@@ -129,8 +135,10 @@ def _trials(study, task, arms, device)->list:
     "All runs of a study: twins side by side, so that an interrupted study has pairs"
     info, plan = study.info, asdict(study.plan)
     s = info['settings']
-    return [Trial(arm, pair, len(train), train, test, seed, info['data'], plan, info['epochs'], info['epoch_steps'], info['timing'], device)
-            for n in s['counts'] for pair, (train, test, _, seed) in splits(task, n, s['folds'], s['seeds'], s['test']).items() for arm in arms]
+    by_count = {n: splits(task, n, s['folds'], s['seeds'], s['test']) for n in s['counts']}
+    most = lambda n: max(len(train) for train, *_ in by_count[n].values()) # all labels: folds may differ by one
+    return [Trial(arm, pair, n or most(n), train, test, seed, info['data'], plan, info['epochs'], info['epoch_steps'], info['timing'], device)
+            for n in s['counts'] for pair, (train, test, _, seed) in by_count[n].items() for arm in arms]
 
 def _close(study, trials)->Study:
     "Collects the scores of all runs and writes the report"
@@ -221,15 +229,15 @@ def label_study(
     if len(folds) > 1: raise FastsegError(f'folds {list(folds)}', 'one: the curve needs fixed test cases', 'name one fold, or keep cases apart with test=')
     return run_study(target, [SCRATCH, Arm('transfer', source, schedule)], f'how many labels is a start from {Path(source).name} worth?', counts, folds, seeds, quiet=quiet, **settings)
 
-# %% ../nbs/13_study.ipynb #d608d427
+# %% ../nbs/13_study.ipynb #b69c5760
 @patch
 def worth(self:Study,
-    arm:str='transfer',
+    arm:str|None=None, # None: the first that is not scratch
 ): # DataFrame, a row per count: what the arm reached, and how many more labels scratch would have needed
     "The scratch curve read backwards"
     import pandas as pd
     df = self.table.groupby(['arm', 'count', 'case']).dice.mean()
-    counts = sorted(set(df.index.get_level_values('count')))
+    counts, arm = sorted(set(df.index.get_level_values('count'))), arm or self.results[0].arm
     scratch, rows = {n: df['scratch', n].to_numpy() for n in counts}, []
     for n in counts:
         w = worth_in_labels(scratch, df[arm, n].to_numpy(), n)
@@ -252,7 +260,7 @@ def figure(self:Study)->Canvas:
     ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False); ax.legend(frameon=False)
     return fig
 
-# %% ../nbs/13_study.ipynb #145d34bc
+# %% ../nbs/13_study.ipynb #012b9a1d
 def schedule_study(
     source, # Run or its folder, or a checkpoint
     target, # Task, or its number, name or folder
@@ -267,7 +275,7 @@ def schedule_study(
     if len(seeds) < 3: raise FastsegError(f'{len(seeds)} seeds', 'three at least', 'add seeds: orders differ by less than seeds do')
     return run_study(target, [SCRATCH, *(Arm(s, source, s) for s in schedules)], 'in which order should a network be thawed?', counts=(labels,), seeds=seeds, quiet=quiet, **settings)
 
-# %% ../nbs/13_study.ipynb #83673c7f
+# %% ../nbs/13_study.ipynb #f68b508f
 def transfer_matrix(
     sources:dict, # name → Run, its folder, or a tuple of one of them and a twist such as 'axes zxy'
     targets, # Tasks, or their numbers, names or folders
@@ -287,7 +295,7 @@ def transfer_matrix(
         rows += [dict(source=r.arm, target=task.folder_name, scratch=r.means[1], dice=r.means[0], **{k: r.result[k] for k in ('difference', 'low', 'high', 'p', 'verdict')}) for r in study.results]
     return studies, pd.DataFrame(rows)
 
-# %% ../nbs/13_study.ipynb #068319a5
+# %% ../nbs/13_study.ipynb #fa8cf0a3
 @patch
 def keep(self:Study,
     path, # a JSON file, for instance in experimental/records
@@ -298,7 +306,7 @@ def keep(self:Study,
     keep = 'question task settings epochs epoch_steps timing device environment'.split()
     return write_json(path, dict({k: self.info[k] for k in keep}, plan=plan, sentences=[str(r) for r in self.results], runs=[short(r) for r in self.info['runs']]))
 
-# %% ../nbs/13_study.ipynb #70de68d6
+# %% ../nbs/13_study.ipynb #78ec23ac
 def demo(
     out=None, # folder; None: a new one below results_path
     minutes:float=1., # training time of the baseline; each run of the transfer takes a sixth of it

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SegmentationLoss', 'loss_function', 'PatchDice', 'anneal', 'Budget', 'Seed', 'PatientLearner', 'ClipGradients',
-           'make_learner', 'save_tensors', 'Record', 'Run', 'model', 'rehearse', 'measure', 'train_run']
+           'make_learner', 'save_tensors', 'Record', 'Run', 'rehearse', 'measure', 'train_run']
 
 # %% ../nbs/08_train.ipynb #1f5a8fe3
 import math, os, platform, random, time
@@ -15,7 +15,7 @@ from fastai.callback.core import Callback, CancelBackwardException, CancelFitExc
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
-from fastcore.basics import patch as _method
+from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from .settings import FastsegError, models_path, read_json, write_json
 from .plan import Plan
@@ -117,7 +117,7 @@ class PatientLearner(Learner):
             print(f'out of memory: from here on each step is done in {self.pieces} pieces')
 
 # %% ../nbs/08_train.ipynb #ccfb6461
-@_method
+@patch
 def _in_pieces(self:PatientLearner):
     "One step over a batch, forward and backward piece by piece; gradients add up"
     (x,), (y,), preds, total = self.xb, self.yb, [], 0.
@@ -226,7 +226,7 @@ class Run:
     def scores(self): return read_json(self.folder/'scores.json')
 
 # %% ../nbs/08_train.ipynb #add7923b
-@_method
+@patch
 def model(self:Run,
     device=None, # name or torch.device; None for the best there is
 ): # FoldedUNet in evaluation mode, run as it was fastest in training if the device is of the same kind
@@ -267,7 +267,7 @@ def _open_folder(
             other = next(k for k in settings if old['settings'].get(k) != settings[k])
             raise FastsegError(f'an unfinished run in {out} with another {other}', 'the same settings to go on with it', 'choose another --out, or delete that run')
         return read_json(out/'log.json') if (out/'log.json').exists() and (out/'checkpoint.safetensors').exists() else []
-    if out.exists() and any(o.name != 'plan.json' for o in out.iterdir()): raise FastsegError(f'{out} that is not empty', 'an empty or new folder', 'choose another --out')
+    if out.exists() and any(o.name != 'plan.json' and not o.name.startswith('.') for o in out.iterdir()): raise FastsegError(f'{out} that is not empty', 'an empty or new folder', 'choose another --out')
     return []
 
 # %% ../nbs/08_train.ipynb #c9a824f0
@@ -329,7 +329,7 @@ def train_run(
     more=None, # further settings that make two runs the same, as a dict
 )->Run: # finished, without scores yet
     "Trains the plan on a task and writes the run's folder; goes on where an interrupted run stopped"
-    if (minutes is None) == (epochs is None) or (minutes or epochs) <= 0: raise FastsegError(f'minutes={minutes} and epochs={epochs}', 'one of the two, above 0', 'say for example --minutes 5')
+    if (minutes is None) == (epochs is None) or (epochs if minutes is None else minutes) <= 0: raise FastsegError(f'minutes={minutes} and epochs={epochs}', 'one of the two, above 0', 'say for example --minutes 5')
     out, device = Path(out), device_of(device)
     settings = dict(task=task.folder_name, fold=fold, minutes=minutes, epochs=epochs, epoch_steps=epoch_steps, seed=seed, names=names and [list(n) for n in names], **(more or {}))
     rows = _open_folder(out, settings)

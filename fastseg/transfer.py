@@ -156,7 +156,7 @@ def enter_stage(
 # %% ../nbs/09_transfer.ipynb #10c1cba6
 class KeepFrozen(Callback):
     "Keeps batch norm of frozen parts at rest, running statistics included"
-    order = 5
+    order = 56 # after `Stages`, which says in the first batch of a stage what is frozen
     def before_batch(self):
         if not self.training: return
         self.model.train() # a part that has just been thawed wakes up here

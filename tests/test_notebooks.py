@@ -24,15 +24,22 @@ def few_phantoms(number, folder):
     from fastseg.phantom import make_phantom
     return make_phantom(number, folder, n_train=6, n_test=1).parent
 
+@pytest.fixture(scope='session')
+def atria(phantoms):
+    "Phantoms of hearts beside the others, under the name that the real left atria have."
+    from fastseg.phantom import make_phantom
+    made = make_phantom('Heart', phantoms.path/'more', n_train=6, n_test=0, seed=1)
+    return made.rename(phantoms.path/'Task102_LeftAtrium').parent
+
 def test_there_is_a_baseline_for_every_task():
     from fastseg.task import TASKS
     found = [o.name for o in USED if o.parent.name == 'baselines']
     assert sorted(o[:2] for o in found) == sorted(TASKS), f'one notebook per task, named NN_name.ipynb: {", ".join(found)}'
 
 @pytest.mark.parametrize('path', USED, ids=here)
-def test_notebook_on_phantoms(path, places, phantoms, tmp_path):
-    "A baseline gets six phantoms of its own task (its file's number), all others Hippocampus and Heart, which are always there."
-    data = phantoms.path if path.parent.name != 'baselines' else few_phantoms(re.match(r'\d+', path.name)[0], tmp_path/'data')
+def test_notebook_on_phantoms(path, places, atria, tmp_path):
+    "A baseline gets six phantoms of its own task (its file's number), all others Hippocampus, Heart and left atria."
+    data = atria if path.parent.name != 'baselines' else few_phantoms(re.match(r'\d+', path.name)[0], tmp_path/'data')
     folder = tmp_path/path.parent.name
     folder.mkdir()
     for o in ROOT/'settings.ini', path: shutil.copy(o, tmp_path if o.suffix == '.ini' else folder)

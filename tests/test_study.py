@@ -14,6 +14,7 @@ from fastseg.plan import fingerprint, make_plan
 from fastseg.study import Study, run_study
 from fastseg.task import Task
 from fastseg.train import train_run
+from fastseg.transfer import fine_tune
 from safetensors.torch import load_file
 
 
@@ -73,7 +74,6 @@ def watched(world):
     "A study of four arms and three seeds, ten steps each, and what every run has seen"
     source, watches = str(world['source']), {}
     arms = [SCRATCH, Arm('transfer', source, 'progressive'), *(Arm(f'shuffled, {s}', source, s, 'shuffled') for s in ('all_at_once', 'progressive'))]
-    fine_tune = importlib.import_module('fastseg.arms').fine_tune
     def watching(source, task, plan, out, *args, **kwargs):
         watches[str(out)] = Watch()
         return fine_tune(source, task, plan, out, *args, **kwargs, cbs=[watches[str(out)]])
@@ -103,6 +103,14 @@ def test_last_weights_are_kept(watched):
         kept = load_file(Path(folder)/'weights.safetensors')
         assert set(kept) == set(last) and all(torch.equal(kept[k], v) for k, v in last.items())
         assert any(not torch.equal(kept[k], v) for k, v in before.items())
+
+
+def test_frozen_means_frozen_from_the_first_step(world, tmp_path):
+    "After a run that trains the head alone, nothing else differs from the source: no weight, and no statistic of batch norm"
+    run = fine_tune(str(world['source']), world['hearts'], world['plan'], tmp_path/'run', 'head_only', epochs=1, epoch_steps=2, device='cpu', quiet=True)
+    before, after = (load_file(Path(o)/'weights.safetensors') for o in (world['source'], run.folder))
+    moved = [k for k in after if not torch.equal(before[k], after[k])]
+    assert moved and all('output_block' in k for k in moved), f'{len(moved)} of {len(after)} tensors moved'
 
 
 # interruption
@@ -181,7 +189,7 @@ def test_settings_may_be_tuples(world, tmp_path):
     ('nowhere', ['no source at', 'nowhere']), ('unfinished', ['no weights', 'unfinished', 'finished run']), ('empty', ['no weights', 'empty', 'finished run']),
     ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ['0 labelled', '1 to 8']), ('source --labels 99', ['99 labelled', '1 to 8']),
     ('source --folds 0 7', ['fold 7', '0 to 4']), ('source --test 99', ['99', '1 to 9']), ('source --test 0', ['1 to 9']), ('source --test -3', ['-3', '1 to 9']),
-    ('source --steps 0', ['steps', 'above 0']), ('source --minutes -1', ['minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the two'])])
+    ('source --steps 0', ['steps', 'above 0']), ('source --minutes 0', ['minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the two'])])
 def test_bad_input_is_one_line(argv, words, world, tmp_path, monkeypatch, capsys):
     "Refused with what was found, expected and to do, before anything is measured or trained"
     (tmp_path/'empty').mkdir()
