@@ -20,7 +20,7 @@ demo: $(READY) ## train, predict, score and transfer on phantoms, no network and
 
 # One process per core, one thread each: most of a short notebook is imports, which no thread makes faster.
 test: $(READY) ## run every test (make test ARGS='-k settings' for some)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lab: $(READY) ## open Jupyter on the notebooks
 	@$(BIN)/jupyter lab
