@@ -1,5 +1,5 @@
 "The main job on real cases, through the command line where a student would use it, and what bad input gets"
-import errno, json, shutil, subprocess, sys
+import errno, json, os, shutil, subprocess, sys
 from pathlib import Path
 import nibabel as nib, numpy as np, pytest
 from fastseg.cli import main
@@ -56,14 +56,16 @@ def test_real_cases_end_to_end(few, places, capsys):
 
 def test_both_kinds_of_number_in_one_task(few):
     "The real set mixes uint8 and float32 images; what is cached has mean 0 and deviation 1 all the same"
-    from fastseg.dataloaders import preprocess
-    from fastseg.plan import fingerprint, make_plan
+    from fastseg.fingerprint import fingerprint
+    from fastseg.plan import make_plan
+    from fastseg.prepare import Prepared, preprocess
     from fastseg.task import Task
     task = Task.from_folder(few)
     assert {str(nib.load(c.image[0]).get_data_dtype()) for c in task.train} >= {'uint8', 'float32'}
-    folder = preprocess(task, make_plan(fingerprint(task, progress=False)), progress=False)
+    folder = preprocess(task, make_plan(fingerprint(task)))
     for case in task.train:
-        image = np.load(folder/f'{case.name}.image.npy').astype(np.float32)
+        prepared = Prepared(folder/f'{case.name}.safetensors')
+        image = prepared.window('image', (0, 0, 0), prepared.shape).astype(np.float32)
         assert abs(image.mean()) < .3 and .6 < image.std() < 1.4
 
 
@@ -117,35 +119,35 @@ def test_two_budgets_are_one_line(phantom_copy, places, capsys):
 
 def test_a_full_disk_leaves_nothing_half_written(phantom_copy, places, capsys, monkeypatch):
     "The disk fills up in the middle of the cache: one line, no temporary files, and the next run finishes the work"
-    import fastseg.dataloaders as dl
-    save, calls = np.save, []
-    def full(file, array, **kwargs):
-        calls.append(file)
-        if len(calls) > 7:
-            file.write(b'half')
-            raise OSError(errno.ENOSPC, 'No space left on device')
-        save(file, array, **kwargs)
-    monkeypatch.setattr(dl.np, 'save', full)
-    fails(capsys, ['baseline', phantom_copy, '--epochs', '1', '--out', places/'run', '--device', 'cpu', '--quiet'], 'full disk')
-    cache = next((places/'results'/'preprocessed').glob('*/*.image.npy')).parent
-    assert not [p for p in cache.iterdir() if p.name.startswith('.')]
-    whole = {p.name.split('.')[0] for p in cache.glob('*.json')} - {'plan'}
-    for name in whole: assert np.load(cache/f'{name}.image.npy', mmap_mode='r').shape[1:] == np.load(cache/f'{name}.label.npy', mmap_mode='r').shape[1:]
-    monkeypatch.setattr(dl.np, 'save', save)
+    import fastseg.settings
+    from fastseg.prepare import Prepared
+    sync, calls = os.fsync, []
+    def full(number):
+        calls.append(number)
+        if len(calls) > 7: raise OSError(errno.ENOSPC, 'No space left on device')
+        sync(number)
+    monkeypatch.setattr(fastseg.settings.os, 'fsync', full)
+    fails(capsys, ['baseline', phantom_copy, '--epochs', '1', '--out', places/'run', '--device', 'cpu', '--quiet'], 'No space left')
+    monkeypatch.setattr(fastseg.settings.os, 'fsync', sync)
+    cached = list((places/'results'/'preprocessed').glob('*/*.safetensors'))
+    assert 0 < len(cached) < len(json.loads((phantom_copy/'dataset.json').read_text())['training'])
+    assert not [p for p in places.rglob('.*') if p.is_file() and p.name != '.lock']
+    for path in cached: Prepared(path).window('image', (0, 0, 0), Prepared(path).shape)
     assert main(['baseline', str(phantom_copy), '--epochs', '1', '--out', str(places/'run'), '--device', 'cpu', '--quiet']) == 0
 
 
 def test_two_processes_fill_one_cache(phantom_copy, places):
     "Two processes that prepare the same cases at the same time leave a whole cache"
-    code = ("import sys; from fastseg.task import Task; from fastseg.plan import *; from fastseg.dataloaders import preprocess\n"
-            "task = Task.from_folder(sys.argv[1]); print(preprocess(task, make_plan(fingerprint(task, progress=False)), progress=False))")
+    from fastseg.prepare import Prepared
+    code = ("import sys; from fastseg.task import Task; from fastseg.fingerprint import fingerprint\n"
+            "from fastseg.plan import make_plan; from fastseg.prepare import preprocess\n"
+            "task = Task.from_folder(sys.argv[1]); print(preprocess(task, make_plan(fingerprint(task))))")
     jobs = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(phantom_copy)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     folders = {Path(job.communicate()[0].strip()) for job in jobs}
     assert [job.returncode for job in jobs] == [0, 0] and len(folders) == 1
-    folder = folders.pop()
-    names = {p.name.split('.')[0] for p in folder.glob('*.json')} - {'plan'}
-    assert len(names) == len(json.loads((phantom_copy/'dataset.json').read_text())['training'])
-    for name in names: np.load(folder/f'{name}.image.npy')
+    cached = list(folders.pop().glob('*.safetensors'))
+    assert len(cached) == len(json.loads((phantom_copy/'dataset.json').read_text())['training'])
+    for path in cached: Prepared(path).window('image', (0, 0, 0), Prepared(path).shape)
 
 
 def test_help_is_instant():

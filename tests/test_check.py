@@ -1,12 +1,12 @@
 """`check_task` finds every fault that is put into sound folders, names the file, and is silent on sound ones.
 
 Every fault is tried in three folders: real cases of Hippocampus, phantoms, and phantoms in nnU-Net's layout."""
-import gzip, json, shutil, sys
+import gzip, json, os, shutil, sys, warnings
 from dataclasses import asdict
 import nibabel as nib, numpy as np, pytest
-from fastseg.check import KINDS, check_task
+from fastseg.check import CASE_RULES, KINDS, Finding, check_task, duplicates, require_clean
 from fastseg.phantom import make_phantom
-from fastseg.settings import FastsegError
+from fastseg.settings import FastsegError, quiet
 from fastseg.task import Task
 
 class Folder:
@@ -63,9 +63,9 @@ def small_phantoms(tmp_path_factory):
 @pytest.fixture
 def folder(clean, tmp_path): return Folder(shutil.copytree(clean, tmp_path/clean.name))
 
-def check(folder): return check_task(folder.path, progress=False)
+def check(folder): return check_task(folder.path)
 def is_nnunet(folder): return len(folder.task.modalities) == 2
-def found(report): return sorted((o.file, o.kind) for o in report.findings)
+def found(findings): return sorted((o.file, o.kind) for o in findings.rows)
 
 # faults: each breaks a folder and returns the findings it has to cause, as (file, kind)
 
@@ -130,10 +130,14 @@ def copy_in_test(f):
 def other_way_round(f): # the whole case, image and label alike
     for o in [*f.task.train[0].image, f.label(0)]: nib.save(nib.load(o).as_reoriented(np.array([[0, -1], [1, -1], [2, 1]])), o)
     return [(o, 'orientation') for o in f.task.train[0].image]
-def raw_spacing(path, value): # into the header's bytes: nibabel would not write it
+def raw(path, at, *values): # into the header's bytes: nibabel would not write it
     b = bytearray(gzip.decompress(path.read_bytes()))
-    b[80:84] = np.array([value], '<f4').tobytes()
+    b[at:at + 4*len(values)] = np.array(values, '<f4').tobytes()
     path.write_bytes(gzip.compress(bytes(b)))
+def raw_spacing(path, value): raw(path, 80, value)
+def raw_affine(path, *values): # from the first value of the first row
+    raw(path, 280, *values)
+    assert nib.load(path).header['sform_code'] > 0, 'these values are the affine'
 def zero_spacing(f): raw_spacing(f.label(1), 0); raw_spacing(f.image(1), 0); return [(f.label(1), 'zero spacing'), (f.image(1), 'zero spacing')] + rest(f, 1, 'spacing')
 def rest(f, i, kind): return [(o, kind) for o in f.task.train[i].image[1:]]
 def nan_spacing(f): raw_spacing(f.test(0), np.nan); return [(f.test(0), 'zero spacing')]
@@ -143,33 +147,40 @@ def metres(f):
 def contradiction(f):
     for o in [*f.task.train[0].image, f.label(0)]: raw_spacing(o, 2.5)
     return [(o, 'odd spacing') for o in [*f.task.train[0].image, f.label(0)]]
+def nan_affine(f): raw_affine(f.image(0), np.nan); raw_affine(f.label(1), *[np.nan]*12); return [(f.image(0), 'broken affine'), (f.label(1), 'broken affine')]
+def nan_affine_in_test(f): raw_affine(f.test(0), np.nan, 0, 0, 0); return [(f.test(0), 'broken affine')]
+def nan_origin(f): raw_affine(f.label(1), *nib.load(f.label(1)).affine[0, :3], np.nan); return [(f.label(1), 'broken affine')]
+def infinite_affine(f): raw_affine(f.image(1), np.inf); return [(f.image(1), 'broken affine')]
+def flat_affine(f): raw_affine(f.image(1), 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0); return [(f.image(1), 'broken affine')]
+def zero_affine(f): raw_affine(f.label(1), *[0]*12); return [(f.label(1), 'zero spacing')]
 def mac(f): (f.path/'imagesTr/._x.nii.gz').write_bytes(b'\0'*90); (f.path/'._labelsTr').write_bytes(b''); return [(f.path/'imagesTr/._x.nii.gz', '._ file'), (f.path/'._labelsTr', '._ file')]
 
 FAULTS = [cut, rotten, no_nifti, empty_file, only_2d, no_image, no_label, surplus_image, surplus_label, label_shape, label_axes, label_affine, label_tilt,
     label_flip, label_rounding, label_spacing, unknown_label, negative_label, soft_label, nan_label, empty_label, nan_image, inf_image, two_channels,
-    copy_in_training, copy_in_test, other_way_round, zero_spacing, nan_spacing, metres, contradiction, mac]
+    copy_in_training, copy_in_test, other_way_round, zero_spacing, nan_spacing, metres, contradiction, nan_affine, nan_affine_in_test, nan_origin,
+    infinite_affine, flat_affine, zero_affine, mac]
 
 def test_no_alarm_on_clean_copies(folder):
-    report = check(folder)
-    assert found(report) == [] and report.n_cases == folder.n_cases and 'nothing blocks training, 0 warnings' in str(report)
-    report.require()
+    findings = check(folder)
+    assert found(findings) == [] and findings.n_cases == folder.n_cases and 'nothing blocks training, 0 warnings' in str(findings)
+    findings.require()
 
 @pytest.mark.parametrize('fault', FAULTS, ids=lambda o: o.__name__)
 def test_finds(folder, fault):
     expected = sorted((folder.name(file), kind) for file, kind in fault(folder))
-    report = check(folder)
-    assert found(report) == expected
-    for o in report.findings: assert o.blocks == (KINDS[o.kind][0] and not o.file.startswith('imagesTs')), o
-    assert all(o.found and o.expected and o.fix for o in report.findings)
+    findings = check(folder)
+    assert found(findings) == expected
+    for o in findings.rows: assert o.blocks == (KINDS[o.kind][0] and not o.file.startswith('imagesTs')), o
+    assert all(o.found and o.expected and o.fix for o in findings.rows)
 
 def test_finds_all_of_them_at_once(folder):
     "Ten faults in different files: one check, ten answers, though `Task.from_folder` refuses the folder at the first."
     expected = [o for fault in (cut, no_label, label_affine, soft_label, empty_label, nan_image, two_channels, copy_in_test, inf_image, mac) for o in fault(folder)]
-    report = check(folder)
-    assert found(report) == sorted((folder.name(file), kind) for file, kind in expected)
-    assert [o.blocks for o in report.findings] == sorted((o.blocks for o in report.findings), reverse=True), 'what blocks comes first'
+    findings = check(folder)
+    assert found(findings) == sorted((folder.name(file), kind) for file, kind in expected)
+    assert [o.blocks for o in findings.rows] == sorted((o.blocks for o in findings.rows), reverse=True), 'what blocks comes first'
     with pytest.raises(FastsegError): Task.from_folder(folder.path)
-    with pytest.raises(FastsegError, match='fastseg check'): report.require()
+    with pytest.raises(FastsegError, match='fastseg check'): findings.require()
 
 # what dataset.json says
 
@@ -180,8 +191,8 @@ def test_a_channel_too_many(folder):
 
 def test_labels_left_out(folder):
     folder.meta(lambda o: o['labels'].pop(next(k for k, v in o['labels'].items() if 2 in (v, int(k) if k.isdigit() else v))))
-    report = check(folder)
-    assert found(report) == sorted((folder.name(o.label), 'unknown label') for o in folder.task.train) and report.blocking
+    findings = check(folder)
+    assert found(findings) == sorted((folder.name(o.label), 'unknown label') for o in folder.task.train) and findings.blocking
 
 def test_listed_twice_and_without_label(folder):
     if is_nnunet(folder): pytest.skip('nnU-Net lists no cases')
@@ -194,28 +205,28 @@ def test_broken_dataset_json(folder, text):
     "It is reported as such, and the files are looked at all the same."
     (folder.path/'dataset.json').unlink() if text is None else (folder.path/'dataset.json').write_text(text)
     nan_image(folder)
-    report = check(folder)
-    assert {('dataset.json', 'dataset.json'), (folder.name(folder.image(3)), 'NaN or infinite')} <= set(found(report))
+    findings = check(folder)
+    assert {('dataset.json', 'dataset.json'), (folder.name(folder.image(3)), 'NaN or infinite')} <= set(found(findings))
 
 def test_empty_and_absent_folders(tmp_path):
-    assert check_task(tmp_path, progress=False).blocking
+    assert check_task(tmp_path).blocking
     with pytest.raises(FastsegError, match='no task or folder'): check_task(tmp_path/'nowhere')
 
 def test_a_task_is_named_in_any_way(folder, tmp_path, monkeypatch):
     monkeypatch.setenv('FASTSEG_DATA_PATH', str(tmp_path))
     folder.label(0).unlink() # a fault at which `Task.find` stops
-    for o in folder.path, str(folder.path), folder.task, '4', 4, 'hippocampus', folder.path.name: assert found(check_task(o, progress=False)) == [(folder.name(folder.label(0)), 'missing')]
+    for o in folder.path, str(folder.path), folder.task, '4', 4, 'hippocampus', folder.path.name: assert found(check_task(o)) == [(folder.name(folder.label(0)), 'missing')]
     with pytest.raises(FastsegError, match='fastseg download 3'): check_task('Liver')
 
-# reports
+# findings
 
-def test_report(folder):
+def test_text_table_and_json(folder):
     soft_label(folder), mac(folder)
-    report = check(folder)
-    data = json.loads(report.to_json())
-    assert data['blocks'] is True and data['cases'] == folder.n_cases and data['findings'] == [asdict(o) for o in report.findings]
-    assert report.table()['what to do'].tolist() == [o.fix for o in report.findings]
-    assert all(o.file in str(report) and o.fix in str(report) for o in report.findings)
+    findings = check(folder)
+    data = json.loads(findings.json_text())
+    assert data['blocks'] is True and data['cases'] == folder.n_cases and data['findings'] == [asdict(o) for o in findings.rows]
+    assert findings.table()['what to do'].tolist() == [o.fix for o in findings.rows]
+    assert all(o.file in str(findings) and o.fix in str(findings) for o in findings.rows)
     (folder.label(2)).unlink()
     with pytest.raises(FastsegError) as e: check(folder).require()
     assert '\n' not in str(e.value)
@@ -226,10 +237,98 @@ def test_only_warnings_are_warned_of(folder):
 
 def test_shows_a_bar_in_a_terminal(folder, capsys, monkeypatch):
     check_task(folder.path)
-    assert not capsys.readouterr().err, 'a log file is no place for a bar'
-    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    assert capsys.readouterr() == ('', ''), 'a log file is no place for a bar'
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
     check_task(folder.path)
-    assert '100%' in capsys.readouterr().err
+    assert '100.00%' in capsys.readouterr().out
+    with quiet(): check_task(folder.path)
+    assert capsys.readouterr() == ('', '')
+
+# copies
+
+def test_copies_are_named_once(folder):
+    "However often a scan is there, its cases are one set, and labels are not read for it."
+    assert duplicates(folder.task) == []
+    for i in 1, 3: rewrite_pair(folder, 0, i)
+    copy_in_test(folder)
+    folder.label(2).write_bytes(b'')
+    names = lambda cases: {o.name for o in cases}
+    train, test = folder.task.train, folder.task.test
+    assert sorted(duplicates(folder.task), key=len) == [names([train[5], test[1]]), names([train[0], train[1], train[3]])]
+
+def test_one_file_in_common_is_enough(folder):
+    "A shares its first modality with B and its second one with C: all three stay together."
+    if not is_nnunet(folder): pytest.skip('one file a case')
+    a, b, c = folder.task.train[:3]
+    shutil.copy(a.image[0], b.image[0])
+    shutil.copy(a.image[1], c.image[1])
+    assert duplicates(folder.task) == [{a.name, b.name, c.name}]
+
+def test_the_same_file_for_two_modalities_is_no_second_case(folder):
+    if not is_nnunet(folder): pytest.skip('one file a case')
+    shutil.copy(*folder.task.train[0].image)
+    assert duplicates(folder.task) == [] and found(check(folder)) == [(folder.name(folder.task.train[0].image[1]), 'duplicate')]
+
+def test_the_two_hearts(real_data):
+    assert duplicates(Task.from_folder(real_data/'Task02_Heart')) == [{'la_005', 'la_026'}]
+
+# the gate
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    "The notes of folders that passed."
+    monkeypatch.setenv('FASTSEG_RESULTS_PATH', str(tmp_path/'results'))
+    return lambda: sorted((tmp_path/'results/preprocessed/checked').glob('*.json'))
+
+def test_a_folder_that_passed_is_not_read_again(folder, notes, monkeypatch):
+    require_clean(folder.task)
+    assert len(notes()) == 1
+    monkeypatch.setattr('fastseg.check.check_task', lambda _: pytest.fail('read again'))
+    require_clean(folder.task)
+
+def test_dirty_data_do_not_pass(folder, notes):
+    nan_image(folder)
+    for _ in range(2):
+        with pytest.raises(FastsegError, match='NaN or infinite.*fastseg check'): require_clean(folder.task)
+    assert notes() == []
+
+def test_a_file_that_vanished_is_said_in_one_line(folder, notes):
+    folder.label(0).unlink()
+    with pytest.raises(FastsegError, match='no such file'): require_clean(folder.task)
+
+def test_what_changed_is_read_again(folder, notes):
+    "A file, the labels or the rules."
+    require_clean(folder.task)
+    os.utime(folder.image(0))
+    require_clean(Task.from_folder(folder.path))
+    assert len(notes()) == 2
+    folder.meta(lambda o: o['labels'].update({'more': 3} if is_nnunet(folder) else {'3': 'more'}))
+    require_clean(Task.from_folder(folder.path))
+    assert len(notes()) == 3
+
+def no_scan_is_good_enough(task, record): yield Finding(record.name, 'shape', 'this', 'that', 'try again', True)
+
+def test_stricter_rules_read_again(folder, notes, monkeypatch):
+    require_clean(folder.task)
+    monkeypatch.setattr('fastseg.check.CASE_RULES', [*CASE_RULES, no_scan_is_good_enough])
+    with pytest.raises(FastsegError, match='try again'): require_clean(folder.task)
+    monkeypatch.setattr('fastseg.check.CASE_RULES', CASE_RULES)
+    require_clean(folder.task)
+    monkeypatch.setitem(KINDS, 'surplus', (True, 'move it elsewhere'))
+    require_clean(folder.task)
+    assert len(notes()) == 2
+
+def test_warnings_pass_and_are_silent_in_quiet(folder, notes):
+    empty_label(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with quiet(): require_clean(folder.task)
+    assert json.loads(notes()[0].read_text())['warnings'] == 1
+    notes()[0].unlink()
+    with pytest.warns(UserWarning, match='background only'): require_clean(folder.task)
+
+def test_no_folder():
+    with pytest.raises(FastsegError, match='no folder of Task03_Liver.*fastseg download 3'): require_clean(Task.facts('Liver'))
 
 # real folders
 
@@ -237,9 +336,9 @@ def test_shows_a_bar_in_a_terminal(folder, capsys, monkeypatch):
 def test_no_alarm_on_real_folders(real_data, name):
     "Nothing but what is true: la_005 and la_026 of the Heart data are one scan, voxel by voxel, drawn twice."
     if not (real_data/name).is_dir(): pytest.skip(f'no {name} in {real_data}')
-    report = check_task(real_data/name, progress=False)
-    assert found(report) == ([('imagesTr/la_026.nii.gz', 'duplicate')] if name == 'Task02_Heart' else [])
-    assert not report.blocking
+    findings = check_task(real_data/name)
+    assert found(findings) == ([('imagesTr/la_026.nii.gz', 'duplicate')] if name == 'Task02_Heart' else [])
+    assert not findings.blocking
 
 @pytest.mark.parametrize('name', ['Hippocampus', 'Heart'])
-def test_no_alarm_on_phantoms(phantoms, name): assert found(check_task(phantoms(name), progress=False)) == []
+def test_no_alarm_on_phantoms(phantoms, name): assert found(check_task(phantoms(name))) == []

@@ -44,12 +44,16 @@ def test_help_lists_the_verbs(capsys):
     code, text, _ = stopped(['--help'], capsys)
     assert code == 0 and re.findall(r'^    (\w+)  ', text, re.M) == list(VERBS)
 
+def test_alone_it_prints_the_help(capsys):
+    code, text, err = stopped([], capsys)
+    assert (code, err) == (0, '') and text == stopped(['--help'], capsys)[1]
+
 def test_version(capsys): assert stopped(['--version'], capsys)[:2] == (0, f'{fastseg.__version__}\n')
 
 # wrong usage
 
 @pytest.mark.parametrize('argv, word', [
-    ('', 'VERB'), ('nonsense', "'nonsense'"), ('plan', 'TASK'), ('predict run images', '--out'), ('tasks 4', 'unrecognized'), ('baseline 4 --nonsense', '--nonsense'),
+    ('nonsense', "'nonsense'"), ('plan', 'TASK'), ('predict run images', '--out'), ('tasks 4', 'unrecognized'), ('baseline 4 --nonsense', '--nonsense'),
     ('baseline 4 --minutes soon', "'soon'"), ('baseline 4 --fold first', "'first'"), ('evaluate a b --cases', '--cases')])
 def test_wrong_usage(argv, word, capsys):
     code, out, err = stopped(argv.split(), capsys)
@@ -57,7 +61,7 @@ def test_wrong_usage(argv, word, capsys):
     one_line(err, word, '--help')
 
 def test_exit_code_reaches_the_shell():
-    for argv in (), ('nonsense',), ('plan', 'Elbow'):
+    for argv in ('nonsense',), ('plan', 'Elbow'):
         made = shell(*argv, stdout=subprocess.PIPE)
         assert (made.returncode, made.stdout) == (2, '')
         one_line(made.stderr)

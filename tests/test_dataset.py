@@ -2,7 +2,7 @@
 import errno, hashlib, http.server, json, shutil, sys, tarfile, threading, warnings
 import numpy as np, pytest
 from fastseg.dataset import archive_address, case_table, download, kfold, split
-from fastseg.settings import FastsegError
+from fastseg.settings import FastsegError, quiet
 from fastseg.task import TASKS, Task
 
 # folds
@@ -25,7 +25,7 @@ def test_few_cases():
     with pytest.warns(UserWarning, match='says nothing about new scans'): assert kfold('a') == (['a'], ['a'])
 
 def test_real_folders(real_data):
-    for folder in sorted(real_data.glob('Task*')):
+    for folder in sorted(o.parent for o in real_data.glob('Task*/dataset.json')):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             df = case_table(folder)
@@ -87,7 +87,7 @@ def server(tiny, tmp_path):
 @pytest.fixture
 def get(server, tmp_path):
     "Download from the server into an empty folder, `get.root`."
-    def get(md5=None): return download('Hippocampus', get.root, progress=False, url=server.url, md5=md5 or hashlib.md5(server.body).hexdigest())
+    def get(md5=None): return download('Hippocampus', get.root, url=server.url, md5=md5 or hashlib.md5(server.body).hexdigest())
     get.root = tmp_path/'root'; get.root.mkdir()
     get.part = get.root/'Task04_Hippocampus.tar.part'
     get.names = lambda: sorted(o.name for o in get.root.iterdir())
@@ -106,9 +106,14 @@ def test_download(get, server):
     assert get() == folder and len(server.log) == n, 'what is there is not fetched again'
 
 def test_shows_a_bar_in_a_terminal(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
-    download('Hippocampus', tmp_path/'bar', url=server.url, md5=hashlib.md5(server.body).hexdigest())
+    md5 = hashlib.md5(server.body).hexdigest()
+    download('Hippocampus', tmp_path/'log', url=server.url, md5=md5)
+    assert capsys.readouterr() == ('', ''), 'a log file is no place for a bar'
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    download('Hippocampus', tmp_path/'bar', url=server.url, md5=md5)
     assert '100%' in capsys.readouterr().err
+    with quiet(): download('Hippocampus', tmp_path/'quiet', url=server.url, md5=md5)
+    assert capsys.readouterr() == ('', '')
 
 def test_cut_connections_are_resumed(get, server):
     server.cut = len(server.body)//3 + 1

@@ -5,16 +5,19 @@ from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
-from fastseg.arms import SCRATCH, Arm
 from fastseg.cli import main
 from fastseg.compare import false_verdicts, judge
+from fastseg.fingerprint import fingerprint
 from fastseg.model import get_weights
 from fastseg.phantom import make_phantom
-from fastseg.plan import fingerprint, make_plan
+from fastseg.plan import make_plan
+from fastseg.record import Terms
+from fastseg.settings import quiet
 from fastseg.study import Study, run_study
 from fastseg.task import Task
-from fastseg.train import train_run
-from fastseg.transfer import fine_tune
+from fastseg.train import measure, train_run
+from fastseg.trials import SCRATCH, Arm, Design
+from fastseg.unfreeze import fine_tune
 from safetensors.torch import load_file
 
 
@@ -64,9 +67,12 @@ def world(tmp_path_factory):
         mp.setenv('FASTSEG_PROFILE', 'small')
         for o in 'MODELS', 'RESULTS': mp.setenv(f'FASTSEG_{o}_PATH', str(root/o.lower()))
         hearts, others = (Task.from_folder(make_phantom('Heart', root/f'seed{s}', n_train=10, n_test=0, seed=s, shape=(64, 64, 24))) for s in (0, 1))
-        plan = make_plan(fingerprint(hearts, progress=False), spacing=[4, 4, 4]).change(features=[8, 16, 32], batch_size=2, arithmetic='fp32', reason='small, and the same numbers each time')
-        source = train_run(others, plan, root/'source', epochs=5, epoch_steps=20, device='cpu', quiet=True)
-        yield dict(root=root, hearts=hearts, plan=plan, source=source.folder)
+        plan = make_plan(fingerprint(hearts), spacing=[4, 4, 4])
+        plan = plan.change(features=[8, 16, 32], batch_size=2, arithmetic='fp32', reason='small, and the same numbers each time')
+        with quiet():
+            plan, timing = measure(others, plan, Terms(device='cpu'))
+            source = train_run(others, plan, timing, out=root/'source', terms=Terms(steps=100, device='cpu'))
+        yield dict(root=root, hearts=hearts, plan=plan, timing=timing, source=source.folder)
     torch.set_num_threads(threads)
 
 @pytest.fixture(scope='module')
@@ -74,15 +80,16 @@ def watched(world):
     "A study of four arms and three seeds, ten steps each, and what every run has seen"
     source, watches = str(world['source']), {}
     arms = [SCRATCH, Arm('transfer', source, 'progressive'), *(Arm(f'shuffled, {s}', source, s, 'shuffled') for s in ('all_at_once', 'progressive'))]
-    def watching(source, task, plan, out, *args, **kwargs):
+    def watching(*args, out, **kwargs):
         watches[str(out)] = Watch()
-        return fine_tune(source, task, plan, out, *args, **kwargs, cbs=[watches[str(out)]])
-    with pytest.MonkeyPatch.context() as mp:
-        mp.setattr('fastseg.arms.fine_tune', watching)
-        return run_study(world['hearts'], arms, counts=(4,), test=6, seeds=(0, 1, 2), steps=10, plan=world['plan'], device='cpu', quiet=True), watches
+        return fine_tune(*args, out=out, **kwargs, cbs=[watches[str(out)]])
+    with pytest.MonkeyPatch.context() as mp, quiet():
+        mp.setattr('fastseg.trials.fine_tune', watching)
+        design, terms = Design(counts=(4,), test=6, seeds=(0, 1, 2)), Terms(steps=10, device='cpu')
+        return run_study(world['hearts'], arms, design=design, terms=terms, plan=world['plan']), watches
 
 def test_shuffled_weights_never_win(watched):
-    "A source that knows nothing does not help, in whichever order it thaws; the same source with its knowledge does"
+    "A source that knows nothing does not help, in whichever order it is unfrozen; the same source with its knowledge does"
     verdicts = {r.arm: r.verdict for r in watched[0].results}
     assert verdicts.pop('transfer') == 'helped', 'with a source that does not help, either, this test would say nothing'
     assert len(verdicts) == 2 and 'helped' not in verdicts.values()
@@ -91,8 +98,8 @@ def test_equal_terms(watched):
     "In a pair every arm sees the same patches in the same order, and none takes more steps; another pair sees others"
     study, watches = watched
     pairs = {}
-    for r in study.info['runs']: pairs.setdefault(r['pair'], []).append(watches[r['folder']].seen)
-    assert {r['steps'] for r in study.info['runs']} == {10}
+    for r in study.runs: pairs.setdefault(r['pair'], []).append(watches[r['folder']].seen)
+    assert {r['steps'] for r in study.runs} == {10}
     for first, *others in pairs.values(): assert len(first) == 10 and len(others) == 3 and all(o == first for o in others)
     assert len({str(first) for first, *_ in pairs.values()}) == 3
 
@@ -107,7 +114,8 @@ def test_last_weights_are_kept(watched):
 
 def test_frozen_means_frozen_from_the_first_step(world, tmp_path):
     "After a run that trains the head alone, nothing else differs from the source: no weight, and no statistic of batch norm"
-    run = fine_tune(str(world['source']), world['hearts'], world['plan'], tmp_path/'run', 'head_only', epochs=1, epoch_steps=2, device='cpu', quiet=True)
+    with quiet(): run = fine_tune(str(world['source']), world['hearts'], world['plan'], world['timing'], out=tmp_path/'run',
+        schedule='head_only', terms=Terms(steps=2, device='cpu'))
     before, after = (load_file(Path(o)/'weights.safetensors') for o in (world['source'], run.folder))
     moved = [k for k in after if not torch.equal(before[k], after[k])]
     assert moved and all('output_block' in k for k in moved), f'{len(moved)} of {len(after)} tensors moved'
@@ -134,11 +142,11 @@ def at(place, n, **change): # place: 'module.function'
 
 CUTS = {
     'before the study is written down': partial(at, 'fastseg.study.write_json', 1),
-    'as a run begins': partial(at, 'fastseg.train._environment', 2),
-    'in the second stage': partial(at, 'fastseg.arms.fine_tune', 2, cbs=[PowerCut(1)]),
-    'in the last stage': partial(at, 'fastseg.arms.fine_tune', 2, cbs=[PowerCut(3)]),
-    'between two arms': partial(at, 'fastseg.arms.fine_tune', 2),
-    'as a run is scored': partial(at, 'fastseg.arms.score_run', 3),
+    'as a run begins': partial(at, 'fastseg.train.begin_run', 2),
+    'in the second stage': partial(at, 'fastseg.trials.fine_tune', 2, cbs=[PowerCut(1)]),
+    'in the last stage': partial(at, 'fastseg.trials.fine_tune', 2, cbs=[PowerCut(3)]),
+    'between two arms': partial(at, 'fastseg.trials.fine_tune', 2),
+    'as a run is scored': partial(at, 'fastseg.trials.score_run', 3),
 }
 
 def command(world, out):
@@ -151,7 +159,7 @@ def transfer(world, tmp_path, monkeypatch):
     monkeypatch.setattr('fastseg.study._target_plan', lambda *_: world['plan'])
     return lambda: main(command(world, tmp_path/'study'))
 
-def numbers(folder): return [(r['arm'], r['pair'], r['train'], r['steps'], r['scores']) for r in Study.load(folder).info['runs']]
+def numbers(folder): return [(r['arm'], r['pair'], r['train'], r['steps'], r['scores']) for r in Study.load(folder).runs]
 def finished(folder): return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob('*') if p.name in ('weights.safetensors', 'scores.json')}
 def weights(folder): return {p.parent.name: p.read_bytes() for p in folder.rglob('weights.safetensors')}
 
@@ -179,9 +187,19 @@ def test_an_interruption_changes_nothing(cut, transfer, whole, tmp_path, monkeyp
 
 def test_settings_may_be_tuples(world, tmp_path):
     "JSON knows lists only; who says spacing=(4, 4, 4) again means the same study"
-    ask = lambda: run_study(world['hearts'], [SCRATCH, Arm('transfer', str(world['source']))], counts=(2,), test=1, seeds=(0,), steps=1, spacing=(4, 4, 4), plan=world['plan'], device='cpu', out=tmp_path/'study', quiet=True)
-    assert ask().info['runs'] == ask().info['runs']
+    arms = [SCRATCH, Arm('transfer', str(world['source']))]
+    def ask(spacing):
+        with quiet(): return run_study(world['hearts'], arms, design=Design(counts=(2,), test=1, seeds=(0,)),
+            terms=Terms(steps=1, device='cpu'), spacing=spacing, plan=world['plan'], out=tmp_path/'study')
+    assert ask((4, 4, 4)).runs == ask([4, 4, 4]).runs
 
+def test_a_source_is_never_overwritten(world, tmp_path, monkeypatch, capsys):
+    "--out that names the source, or any other folder with something in it, is refused before anything is measured"
+    monkeypatch.setattr('fastseg.study.measure', lambda *a, **k: pytest.fail('measured'))
+    before = {p: p.read_bytes() for p in world['source'].rglob('*') if p.is_file()}
+    words = command(world, world['source'])
+    assert main(words) == 2 and 'not empty' in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in world['source'].rglob('*') if p.is_file()} == before
 
 # bad input
 

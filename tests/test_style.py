@@ -3,6 +3,7 @@ import ast, json, re
 from statistics import median
 import pytest
 from conftest import ROOT
+from house import faults
 
 HEADINGS = ['The task', 'See the data', 'The plan', 'Train', 'Predict and score', 'Where it fails', 'Exercises']
 
@@ -21,6 +22,20 @@ LIBRARY = [o for o in ALL if any(re.search(r'^#\s*\|\s*default_exp', c) for c in
 
 def statements(cell): # a code cell's text; lines for IPython or the shell are left out
     return ast.parse(re.sub(r'^\s*[%!].*', '', cell, flags=re.M)).body
+
+MODULES = sorted(o for o in (ROOT/'fastseg').glob('*.py') if not o.name.startswith('_'))
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda o: o.stem)
+def test_lines_can_be_stepped_through(path):
+    "At most 120 characters a line and 700 a body, one statement a line, no nested ternary, no branching lambda."
+    found = [f'line {line}: {what}' for line, what in faults(path.read_text(encoding='utf-8'))]
+    assert not found, '\n'.join(found)
+
+def test_every_fault_is_seen():
+    "The test above can fail: one example of everything that it counts."
+    text = "x = 1 if 2 else 3 if 4 else 5\nf = lambda a: 1 if a else 2\na = 1; b = 2\ny = '" + 'x'*120 + "'\n"
+    text += 'def heavy():\n' + '    call_something(1, 2, 3)\n'*40
+    assert len(list(faults(text))) == 5
 
 each = lambda nbs: pytest.mark.parametrize('nb', nbs, ids=str)
 

@@ -25,12 +25,13 @@ def test_real_folder_end_to_end(real_data, places, name):
 
 
 def test_thick_slices_are_left_alone(real_data, places):
-    "Prostate, 0.5 x 0.5 x 3 mm: no folding or halving across slices at first, and CT has its own scale"
-    from fastseg.plan import fingerprint, make_plan
+    "Prostate, 0.5 x 0.5 x 3 mm: no squeezing or halving across slices at first, and CT has its own scale"
+    from fastseg.fingerprint import fingerprint
+    from fastseg.plan import make_plan
     from fastseg.task import Task
-    plan = make_plan(fingerprint(Task.from_folder(real_data/'Task105_Prostate'), progress=False))
-    assert plan.fold[2] == 1 and plan.fold[:2] == [2, 2] and plan.kernels[0][2] == 1 and plan.strides[1][2] == 1
-    spleen = make_plan(fingerprint(Task.from_folder(real_data/'Task109_Spleen'), progress=False))
+    net = make_plan(fingerprint(Task.from_folder(real_data/'Task105_Prostate'))).network['arguments']
+    assert net['squeeze'] == [2, 2, 1] and net['kernels'][0][2] == 1 and net['strides'][1][2] == 1
+    spleen = make_plan(fingerprint(Task.from_folder(real_data/'Task109_Spleen')))
     assert spleen.normalisation[0]['kind'] == 'ct' and -200 < spleen.normalisation[0]['low'] < spleen.normalisation[0]['high'] < 400
 
 
@@ -40,13 +41,14 @@ def test_two_tasks_in_one_kernel(real_data, places):
     from fastMONAI.vision_data import MedDataBlock, MedMaskBlock
     from fastai.vision.data import ImageBlock
     from fastseg.dataloaders import dataloaders
-    from fastseg.plan import fingerprint, make_plan
+    from fastseg.fingerprint import fingerprint
+    from fastseg.plan import make_plan
     from fastseg.task import Task
     served = {}
     for name, n in (('Task04_Hippocampus', 5), ('Task02_Heart', 5)):
         task = Task.from_folder(handful(real_data/name, places/'data'/name, n))
-        plan = make_plan(fingerprint(task, progress=False), minutes=5)
-        dls = dataloaders(task, plan, steps=1, device='cpu', progress=False)
+        plan = make_plan(fingerprint(task), minutes=5)
+        dls = dataloaders(task, plan, steps=1, device='cpu')
         served[name] = plan, dls, dls.valid.one_batch()[0].as_subclass(torch.Tensor)
     try:
         MedDataBlock(blocks=(ImageBlock(cls=MedImage), MedMaskBlock()), apply_reorder=True, target_spacing=[3, 3, 3]) # what a tutorial would do
