@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SegmentationLoss', 'loss_function', 'PatchDice', 'PatientLearner', 'ClipGradients', 'make_learner', 'shown_here']
 
-# %% ../nbs/23_learner.ipynb #50593f40
+# %% ../nbs/23_learner.ipynb #821e09b3
+import time
 from contextlib import contextmanager
 from functools import partial
 import torch
@@ -79,19 +80,24 @@ class PatchDice(Metric):
         seen = self.size > 0
         return float((2*self.both[seen]/self.size[seen]).mean()) if seen.any() else float('nan')
 
-# %% ../nbs/23_learner.ipynb #2846d3b9
+# %% ../nbs/23_learner.ipynb #253bedd4
 def _is_out_of_memory(error): # torch says it in two ways
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 class PatientLearner(Learner):
     "A Learner that does a step again in smaller pieces when memory runs out"
     pieces = 1 # a batch is worked through in so many pieces
+    waited = 0. # seconds of this epoch's training in which no batch was there yet
     epoch_over = False # set by `Budget` when an epoch's share of the time is used
     def all_batches(self):
         self.n_iter, self.epoch_over = len(self.dl), False
+        if self.training: self.waited = 0.
+        start = time.perf_counter()
         for i, batch in enumerate(self.dl):
+            if self.training: self.waited += time.perf_counter() - start
             self.one_batch(i, batch)
             if self.epoch_over: break
+            start = time.perf_counter()
     def _do_one_batch(self):
         while True:
             try:

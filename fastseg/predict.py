@@ -111,12 +111,20 @@ def scans_in(
     for file in files: by_case.setdefault(case_name(file)[:-5], []).append(file)
     return [Case(name, tuple(group)) for name, group in by_case.items()]
 
-# %% ../nbs/20_predict.ipynb #cd3e5801
+# %% ../nbs/20_predict.ipynb #a7ef8eda
+def _runs_in(
+    folder: Path, # of a run, or with fold0, fold1, … in it
+) -> list: # of Run
+    "The run of a folder, or the five folds that lie in it"
+    folds = sorted(o.parent for o in folder.glob('fold[0-4]/run.json'))
+    return [Run.load(o) for o in folds or [folder]]
+
 def _runs_of(
     run, # a Run or its folder, or a list of these
 ) -> list: # of Run, all of which can be asked together
     "Opens runs, and refuses those that need different scans"
-    runs = [o if isinstance(o, Run) else Run.load(o) for o in (run if isinstance(run, (list, tuple)) else [run])]
+    given = run if isinstance(run, (list, tuple)) else [run]
+    runs = [one for o in given for one in ([o] if isinstance(o, Run) else _runs_in(Path(o)))]
     if not runs: raise FastsegError('no run', 'one at least', 'name the folder of a run')
     first = runs[0].plan
     for other in runs[1:]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['resize', 'strongest', 'resize_label', 'normalise', 'WayBack', 'prepare', 'restore', 'Prepared', 'read_window',
-           'prepared_folder', 'preprocess']
+           'prepared_folder', 'preprocess', 'hold']
 
 # %% ../nbs/14_prepare.ipynb #97b3f3f2
 import json
@@ -175,10 +175,13 @@ def _prepare_case(
     notes = dict(way=json.dumps(asdict(way)), stamp=stamp(case))
     write_file(path, save(arrays, notes))
 
-# %% ../nbs/14_prepare.ipynb #5291832b
+# %% ../nbs/14_prepare.ipynb #8ef9a68a
 class Prepared:
-    "A prepared case on disk"
-    def __init__(self, path): self.path = Path(path)
+    "A prepared case: on disk, or in memory once it was told to `hold`"
+    def __init__(self, path): self.path, self.held = Path(path), {}
+    def __getstate__(self): return dict(path=self.path, held={}) # a new process reads the file again
+    def hold(self): # reads everything, once
+        with self._open() as file: self.held = {name: file.get_tensor(name) for name in file.keys()}
     def _open(self):
         from safetensors import safe_open
         return safe_open(self.path, 'np')
@@ -187,11 +190,14 @@ class Prepared:
         with self._open() as file: return file.metadata()
     @property
     def places(self): # int16 rows (class, x, y, z)
+        if self.held: return self.held['places']
         with self._open() as file: return file.get_tensor('places')
     @property
     def shape(self): # voxels of the working grid
+        if self.held: return self.held['image'].shape[1:]
         with self._open() as file: return file.get_slice('image').get_shape()[1:]
     def window(self, what, start, size): # 'image' or 'label', first voxel, (w, h, d)
+        if self.held: return read_window(self.held[what], self.held[what].shape, start, size).copy()
         with self._open() as file:
             array = file.get_slice(what)
             return read_window(array, array.get_shape(), start, size)
@@ -251,3 +257,17 @@ def preprocess(
         jobs = pool.map(lambda case: _prepare_case(case, plan, path(case)), todo)
         for _ in bar(jobs, len(todo)): pass
     return folder
+
+# %% ../nbs/14_prepare.ipynb #829be309
+def hold(
+    cases, # of `Prepared`, the most needed first
+    share: float=.15, # of the memory that is free now
+) -> bool: # is there room for all of them?
+    "Reads prepared cases into memory, as many as there is room for"
+    import psutil
+    room = share*psutil.virtual_memory().available
+    for case in cases:
+        room -= case.path.stat().st_size
+        if room < 0: return False
+        case.hold()
+    return True

@@ -61,7 +61,7 @@ def environment() -> dict:
     return dict(fastseg=fastseg.__version__, python=platform.python_version(), **{n: version(n) for n in names},
         machine=platform.platform(), processor=processor(), threads=torch.get_num_threads(), **gpu)
 
-# %% ../nbs/18_record.ipynb #a4485d58
+# %% ../nbs/18_record.ipynb #e4dde436
 @dataclass
 class Record:
     "What a run is and how it came about; kept as run.json"
@@ -81,6 +81,7 @@ class Record:
     trained_minutes: float = 0.
     peak_memory_mb: int = 0
     pieces: int = 1 # a batch was worked through in so many pieces
+    waiting: float = 0. # share of the training time in which no batch was there yet
     @property
     def machine(self): # one line
         e = self.environment

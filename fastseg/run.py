@@ -87,7 +87,7 @@ def load_checkpoint(self:Run)->tuple: # (name → tensor, rows of the log); ({},
     tensors, notes = load_tensors(path)
     return tensors, json.loads(notes['rows'])
 
-# %% ../nbs/19_run.ipynb #7cbc99a5
+# %% ../nbs/19_run.ipynb #e1780058
 @patch
 def finish(self:Run,
     weights:dict, # name → tensor
@@ -99,8 +99,10 @@ def finish(self:Run,
     write_json(self.folder/'log.json', rows)
     save_tensors(self.folder/'weights.safetensors', weights)
     last = rows[-1]
+    waited = sum(row.get('waited', 0) for row in rows) # seconds
+    waiting = round(waited/max(60*last['minutes'], 1e-3), 4)
     self.record = replace(self.record, status='trained', steps=last['steps'], trained_minutes=last['minutes'],
-        peak_memory_mb=peak_memory_mb, pieces=pieces)
+        peak_memory_mb=peak_memory_mb, pieces=pieces, waiting=waiting)
     self.keep()
     (self.folder/'checkpoint.safetensors').unlink(missing_ok=True)
     return self
