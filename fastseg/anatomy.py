@@ -313,11 +313,11 @@ _lung_lesion = organ('cancer', 30, inside=('lung right', 'lung left'), size=(10,
     label=1, grow=.17)
 _colon_lesion = organ('cancer', 125, inside='colon', size=(16, 16, 16), label=1, rough=2.5, texture=12, grow=.12)
 
-# %% ../nbs/04_anatomy.ipynb #2ca57038
+# %% ../nbs/04_anatomy.ipynb #5dba3a20
 _pancreas = [
     organ('pancreas', 92, path=[(40, 0, -26, 14), (24, 8, -16, 13), (0, 14, -4, 10), (-34, 2, 8, 10),
         (-72, -14, 22, 8)], rough=5, texture=16, wander=6, label=1),
-    organ('cancer', 68, inside='pancreas', size=(10, 10, 10), count=(1, 1), **_lesion),
+    organ('cancer', 56, inside='pancreas', size=(14, 14, 13), count=(1, 1), **_lesion),
     organ('vein', 150, path=[(12, -2, -50, 7), (14, 0, -12, 7), (-30, -8, 4, 5), (-76, -24, 26, 4)], wander=3),
 ]
 _liver_vessels = [

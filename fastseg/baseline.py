@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PHANTOM_STEPS', 'baseline_minutes', 'with_budget', 'plan_baseline', 'run_folder', 'train_baseline', 'train_folds']
 
-# %% ../nbs/27_baseline.ipynb #e29514a5
+# %% ../nbs/27_baseline.ipynb #000cdd08
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -16,8 +16,8 @@ from .evaluate import Scores
 from .fingerprint import fingerprint
 from .plan import Plan, make_plan
 from .machine import device_of, fit_to_memory
-from .record import Terms
-from .run import Run
+from .record import Terms, identity_of
+from .run import Run, find_run, require_free
 from .validate import pool_scores, score_run
 from .train import measure, train_run
 from .report import write_report
@@ -97,7 +97,14 @@ def _score_and_report(run, task, device):
     say(scores.summary())
     say(f'report: {write_report(run, task)}')
 
-# %% ../nbs/27_baseline.ipynb #942cb641
+# %% ../nbs/27_baseline.ipynb #29bdcc37
+def _finish(task, terms, out, plan, wishes) -> Run:
+    "All that is left to do of a run, from the plan to the report"
+    plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
+    run = train_run(task, plan, timing, out=out, terms=terms, asked=wishes)
+    _score_and_report(run, task, terms.device)
+    return run
+
 def train_baseline(
     task, # Task, or its number, name or folder
     terms: Terms=Terms(), # without a budget: `baseline_minutes`
@@ -115,12 +122,9 @@ def train_baseline(
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
-    run = train_run(task, plan, timing, out=out, terms=terms, asked=wishes)
-    _score_and_report(run, task, terms.device)
-    return run
+    return _finish(task, terms, out, plan, wishes)
 
-# %% ../nbs/27_baseline.ipynb #f41b5d12
+# %% ../nbs/27_baseline.ipynb #7a7f2099
 def train_folds(
     task, # Task, or its number, name or folder
     terms: Terms=Terms(), # of each fold; its `fold` is not looked at
@@ -132,20 +136,26 @@ def train_folds(
 ) -> Scores: # of every case, by the run that had not seen it; also in scores.json
     "Trains a task five times, each time with another fifth of the cases kept apart, and pools the scores"
     task = Task.find(task)
+    require_clean(task)
     terms = with_budget(terms, task)
     out = Path(out) if out else models_path()/task.folder_name/f'five_folds_seed{terms.seed}'
-    if not plan:
-        kept = out/'plan.json' # of an earlier start
-        new = lambda: plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, memory=memory)
-        plan = Plan.load(kept if kept.exists() else new().save(kept))
-    runs = [_train_fold(task, replace(terms, fold=fold), out/f'fold{fold}', plan) for fold in range(5)]
+    folders = [out/f'fold{fold}' for fold in range(min(5, len(task.train)))]
+    require_free(out, ('plan.json', 'scores.json', *(folder.name for folder in folders)))
+    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+    plan = plan or _plan_for_all(task, terms, out/'plan.json', wishes)
+    runs = [_train_fold(task, replace(terms, fold=k), folder, plan, wishes) for k, folder in enumerate(folders)]
     scores = pool_scores(runs)
     scores.save(out/'scores.json')
     say(f'all five folds: {scores.summary()}')
     return scores
 
-def _train_fold(task, terms, out, plan):
-    "One of the folds, unless it is there already"
-    if _is_finished(out): return Run.load(out)
+def _plan_for_all(task, terms, path, wishes):
+    "The plan that an earlier start has kept, or a new one"
+    if path.exists(): return Plan.load(path)
+    return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
+
+def _train_fold(task, terms, out, plan, wishes):
+    "One of the folds; what is there already must be what is asked for"
+    if _is_finished(out): return find_run(out, identity_of(task, plan, terms, wishes))
     say(f'fold {terms.fold}:')
-    return train_baseline(task, terms, out=out, plan=plan)
+    return _finish(task, terms, out, plan, wishes)

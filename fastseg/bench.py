@@ -6,7 +6,7 @@
 __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way', 'bare_loop', 'fastseg_way', 'busy_disk',
            'seconds_to', 'start_up', 'bench']
 
-# %% ../nbs/30_bench.ipynb #a59a5645
+# %% ../nbs/30_bench.ipynb #bcbcecf6
 import os, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from functools import partial
@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
 from fastai.data.core import DataLoaders
-from .settings import FastsegError, plain, quiet, say, write_json
+from .settings import FastsegError, plain, quiet, results_path, say, write_json
 from .task import Task
+from .check import require_clean
 from .evaluate import score_case
 from .plan import Plan
 from .dataloaders import dataloaders
@@ -24,7 +25,7 @@ from .model import squeeze_voxels, unsqueeze_voxels
 from .machine import Peak, device_of
 from .record import Terms, environment
 from .run import Run
-from .space import spacing_of
+from .space import orientation_of, spacing_of
 from .predict import class_scores, predict
 from .prepare import prepare
 from .learner import make_learner
@@ -42,7 +43,7 @@ def in_turn(
         for name, way in ways.items(): found[name].append(way())
     return {name: pd.DataFrame(rows).median().to_dict() for name, rows in found.items()}
 
-# %% ../nbs/30_bench.ipynb #f81ee654
+# %% ../nbs/30_bench.ipynb #b8dd225b
 def _network_alone(
     learn, # Learner
     batches, # list of (x, y)
@@ -64,6 +65,7 @@ def _fit(
     "One epoch of fastai's loop without validation"
     device = learn.dls.device
     learn.dls = DataLoaders(batches, [])
+    learn.dls._device = device # fastai would move everything to the best device there is
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     if device.type != 'cpu': torch.accelerator.synchronize(device)
 
@@ -100,7 +102,7 @@ def step_speeds(
         'fastai loop': lambda: timed_fit(some), 'training': lambda: timed_fit(dls.train)}
     return in_turn(ways, repeats)
 
-# %% ../nbs/30_bench.ipynb #ed9cf482
+# %% ../nbs/30_bench.ipynb #0bef4482
 def prediction_speed(
     run: Run,
     cases, # of `Case`
@@ -109,15 +111,15 @@ def prediction_speed(
     device: str|None=None, # None takes the best there is
 ) -> dict: # seconds per case, those of its forward passes, and megavoxels of a scan, on average
     "How long scans take from their files to the files of their labels, beside the forward passes alone"
-    model, windows, voxels = run.model(device), [], 0
-    keep = model.register_forward_pre_hook(lambda _, given: windows.append(given[0]))
+    model, shapes, voxels = run.model(device), [], 0
+    keep = model.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
     for case in cases:
         image, _, affine = case.load()
         voxels += image[0].size
         class_scores([model], prepare(image, affine, run.plan)[0], run.plan)
     keep.remove()
     found = in_turn({'whole': lambda: _timed(lambda: _predict_all(run, cases, device), len(cases)),
-        'forward': lambda: _timed(lambda: _forward_all(model, windows), len(cases))}, repeats)
+        'forward': lambda: _timed(lambda: _forward_all(model, shapes), len(cases))}, repeats)
     seconds = {name: 1/speed['samples_per_second'] for name, speed in found.items()}
     return dict(case_seconds=seconds['whole'], forward_seconds=seconds['forward'], megavoxels=voxels/len(cases)/1e6)
 
@@ -126,12 +128,14 @@ def _predict_all(run, cases, device):
     with quiet(), tempfile.TemporaryDirectory() as folder: predict(run, cases, folder, device=device)
 
 @torch.inference_mode()
-def _forward_all(model, windows):
-    "The network alone"
-    for window in windows: out = model(window)
+def _forward_all(model, shapes):
+    "The network alone, on noise of the same shapes"
+    device = next(model.parameters()).device
+    noise = {shape: torch.randn(shape, device=device) for shape in set(shapes)}
+    for shape in shapes: out = model(noise[shape])
     if out.device.type != 'cpu': torch.accelerator.synchronize(out.device)
 
-# %% ../nbs/30_bench.ipynb #e7ebf6b5
+# %% ../nbs/30_bench.ipynb #efd46892
 def _padded_size(
     cases, # of `Case`
 ) -> list: # w, h, d
@@ -141,7 +145,7 @@ def _padded_size(
     size = [int(-(-n//16)*16) for n in largest]
     if np.prod(size) < 6e5: return size
     found = f'scans of up to {" × ".join(map(str, largest))} voxels'
-    raise FastsegError(found, 'scans that fit into a patch', 'compare with --ways fastseg alone')
+    raise FastsegError(found, 'scans that fit into a patch', 'measure fastseg alone')
 
 def _place(shape, size):
     "Where a scan lies in the middle of a padded array"
@@ -155,22 +159,22 @@ def _whole_dice(
     labels, # number → name, background first
 ) -> float: # mean over labels and cases
     "Dice of whole cases in native space"
-    numbers, rows = list(labels), []
+    numbers, dice = list(labels), []
     for case in cases:
         image, label, affine = case.load()
         place = _place(label.shape, size)
         x = torch.zeros(1, len(image), *size)
-        for channel, one in zip(x[0], image): channel[place] = torch.from_numpy((one - one.mean())/one.std())
+        x[0][(slice(None), *place)] = torch.from_numpy((image - image.mean())/image.std())
         found = np.array(numbers, np.uint8)[answer(x)[place]]
-        rows += [row['dice'] for row in score_case(found, label, labels, spacing_of(affine)).values()]
-    return float(np.nanmean(rows))
+        dice.append([row['dice'] for row in score_case(found, label, labels, spacing_of(affine)).values()])
+    return float(np.nanmean(np.nanmean(dice, 0)))
 
-# %% ../nbs/30_bench.ipynb #19cbfb63
+# %% ../nbs/30_bench.ipynb #00c41c35
 def _both_sides(task, terms):
     "Cases to train on and cases kept apart"
     return [[task.case(name) for name in names] for names in terms.cases(task)]
 
-def _tutorial_batches(train, valid, size):
+def _tutorial_batches(train, valid, size, device):
     "fastMONAI's own reading, normalising, padding and augmenting"
     from fastMONAI.vision_all import ColReader, ColSplitter, ImageBlock, MedDataBlock, MedImage, MedMaskBlock
     from fastMONAI.vision_all import PadOrCrop, RandomAffine, ZNormalization
@@ -178,7 +182,7 @@ def _tutorial_batches(train, valid, size):
     transforms = [ZNormalization(), PadOrCrop(size), RandomAffine(scales=.1, degrees=10, translation=3, p=.5)]
     block = MedDataBlock(blocks=(ImageBlock(cls=MedImage), MedMaskBlock()), splitter=ColSplitter('is_valid'),
         get_x=ColReader('image'), get_y=ColReader('label'), apply_reorder=True, item_tfms=transforms)
-    return block.dataloaders(pd.DataFrame(rows), bs=4, num_workers=0, device=torch.device('cpu'))
+    return block.dataloaders(pd.DataFrame(rows), bs=4, num_workers=0, device=device)
 
 def _tutorial_learner(dls, classes):
     "MONAI's U-Net and its usual loss, with fastai's ranger"
@@ -193,11 +197,12 @@ def tutorial_way(
     task: Task, # with its folder and one modality; scans small enough to be taken whole
     terms: Terms, # epochs, that is passes over the cases; seed and fold
 ) -> dict: # train_seconds, steps, dice
-    "Trains as fastMONAI's tutorial does, on the CPU"
+    "Trains as fastMONAI's tutorial does"
     train, valid = _both_sides(task, terms)
     size = _padded_size([*train, *valid])
     torch.manual_seed(terms.seed)
-    learn = _tutorial_learner(_tutorial_batches(train, valid, size), len(task.labels))
+    dls = _tutorial_batches(train, valid, size, device_of(terms.device))
+    learn = _tutorial_learner(dls, len(task.labels))
     with learn.no_bar(), learn.no_logging():
         start = time.perf_counter()
         learn.fit_flat_cos(terms.epochs, 1e-2)
@@ -208,10 +213,11 @@ def tutorial_way(
 def _dice_of(model, cases, size, labels):
     "Dice of a network that takes whole scans"
     model.eval()
-    answer = torch.inference_mode()(lambda x: model(x).float().max(1).indices[0].numpy())
+    device = next(model.parameters()).device
+    answer = torch.inference_mode()(lambda x: model(x.to(device)).float().max(1).indices[0].cpu().numpy())
     return _whole_dice(answer, cases, size, labels)
 
-# %% ../nbs/30_bench.ipynb #41b037b6
+# %% ../nbs/30_bench.ipynb #79fe6d41
 class _Block(nn.Module):
     "Two convolutions with batch norm and a residual link"
     def __init__(self, a, b, stride=1):
@@ -234,7 +240,7 @@ class _BareUNet(nn.Module):
         self.out = nn.Conv3d(width, 8*classes, 1)
     def forward(self, x):
         x, skips = squeeze_voxels(x, (2, 2, 2)).contiguous(memory_format=torch.channels_last_3d), []
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             for down in self.down:
                 x = down(x)
                 skips.append(x)
@@ -242,7 +248,7 @@ class _BareUNet(nn.Module):
             for up, merge in zip(self.up, self.merge): x = merge(torch.cat([up(x), skips.pop()], 1))
             return unsqueeze_voxels(self.out(x), (2, 2, 2))
 
-# %% ../nbs/30_bench.ipynb #a22cb92b
+# %% ../nbs/30_bench.ipynb #34a50677
 def _in_memory(cases, size):
     "All scans normalised, and all labels, padded to one size: [N,C,W,H,D] float32 and [N,1,W,H,D] uint8"
     images, labels = [], []
@@ -271,10 +277,10 @@ def _turned_grid(b, full, crop):
 
 def _turned(x, y, crop):
     "A batch in another guise, brighter or darker, in one resampling"
-    grid = _turned_grid(len(x), x.shape[2:], crop)
+    grid = _turned_grid(len(x), x.shape[2:], crop).to(x.device)
     x = F.grid_sample(x, grid, align_corners=False)
     y = F.grid_sample(y.float(), grid, mode='nearest', align_corners=False).long()
-    contrast, brightness = (_about_zero(len(x), 1, 1, 1, 1) for _ in range(2))
+    contrast, brightness = (_about_zero(len(x), 1, 1, 1, 1).to(x.device) for _ in range(2))
     return x*(1 + contrast*.4) + brightness*.3, y
 
 def _skew(angles):
@@ -283,7 +289,7 @@ def _skew(angles):
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
 
-# %% ../nbs/30_bench.ipynb #46abeba8
+# %% ../nbs/30_bench.ipynb #193e36ad
 def _dice_ce(logits, y):
     "Cross-entropy and Dice of a batch"
     log_shares = logits.float().log_softmax(1)
@@ -314,12 +320,12 @@ def bare_loop(
     task: Task, # with its folder; scans small enough to be taken whole
     terms: Terms, # minutes, seed and fold
 ) -> dict: # train_seconds, steps, dice
-    "Trains in plain PyTorch, on the CPU"
+    "Trains in plain PyTorch"
     train, valid = _both_sides(task, terms)
-    size = _padded_size([*train, *valid])
+    size, device = _padded_size([*train, *valid]), device_of(terms.device)
     torch.manual_seed(terms.seed)
-    x, y = _in_memory(train, size)
-    model = _BareUNet(x.shape[1], len(task.labels)).to(memory_format=torch.channels_last_3d)
+    x, y = (part.to(device) for part in _in_memory(train, size))
+    model = _BareUNet(x.shape[1], len(task.labels)).to(device, memory_format=torch.channels_last_3d)
     start = time.perf_counter()
     steps = _bare_steps(model, x, y, 60*terms.minutes)
     seconds = time.perf_counter() - start
@@ -357,7 +363,7 @@ def _work(way, data, terms):
     with Peak(torch.device('cpu')) as peak: found = WAYS[way](Task.from_folder(data), terms)
     return dict(found, peak_memory_mb=peak.top/2**20)
 
-# %% ../nbs/30_bench.ipynb #33be376e
+# %% ../nbs/30_bench.ipynb #b9481edb
 _NOISE = """
 import os, sys
 path, block = sys.argv[1], os.urandom(2**24)
@@ -374,9 +380,13 @@ while True:
 @contextmanager
 def busy_disk():
     "Another program writes half a gigabyte and reads it again, without pause, while the `with` block runs"
-    with tempfile.TemporaryDirectory() as folder:
+    results_path().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=results_path()) as folder: # on the disk of the prepared cases
         program = subprocess.Popen([sys.executable, '-c', _NOISE, f'{folder}/noise'])
-        try: yield program
+        try:
+            yield program
+            if program.poll() is None: return
+            raise FastsegError('the program beside it ended', 'one that keeps the disk busy', 'is the disk full?')
         finally:
             program.kill()
             program.wait()
@@ -401,16 +411,16 @@ def start_up(
     ways = {name: partial(_timed, partial(command, name), 1) for name in names}
     return {name: 1/speed['samples_per_second'] for name, speed in in_turn(ways, repeats).items()}
 
-# %% ../nbs/30_bench.ipynb #5436f480
+# %% ../nbs/30_bench.ipynb #bb9de5d1
 def _say_speeds(step, prediction):
     "A line for each"
     for name, one in step.items(): say(f'{name}: {one["samples_per_second"]:.1f} patches a second')
     say(f'waiting for batches: {step["training"]["waiting"]:.0%} of the time')
     say('prediction: {case_seconds:.2f} s a case, the network {forward_seconds:.2f} s'.format(**prediction))
 
-def _speeds(task, steps, repeats, device) -> dict:
-    "Speeds of a step and of a prediction"
-    plan, timing = measure(task, plan_baseline(task, device=device), Terms(device=device))
+def _speeds(task, minutes, steps, repeats, device) -> dict:
+    "Speeds of a step and of a prediction, with the plan of the longest training"
+    plan, timing = measure(task, plan_baseline(task, minutes, device=device), Terms(device=device))
     step = step_speeds(task, plan, steps=steps, repeats=repeats, device=device)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         run = train_run(task, plan, timing, out=Path(folder)/'run', terms=Terms(steps=steps, device=device))
@@ -427,7 +437,9 @@ def _train(way, task, terms, beside='') -> dict:
     return found
 
 def _compared(task) -> list:
-    "The ways that can train on a task: those that take whole scans need small ones"
+    "The ways that can train on a task: those that take whole scans need small ones, of one modality, in RAS+"
+    is_ras = all(orientation_of(case.load()[2]) == 'RAS' for case in task.train[:3])
+    if len(task.modalities) > 1 or not is_ras: return ['fastseg']
     try: _padded_size(task.train)
     except FastsegError: return ['fastseg']
     return list(WAYS)
@@ -453,8 +465,13 @@ def _reached(task, dice, device) -> list:
         one = seconds_to(dice, (partial(_train, way, task, terms) for terms in some))
         if one: found.append(one)
     return found
+def _require_sensible(task, seconds, reach):
+    "An error now and not in an hour"
+    require_clean(task)
+    for long in seconds: Terms(minutes=long/60)
+    if reach and not 0 < reach <= 1: raise FastsegError(f'a Dice of {reach}', 'one from 0 to 1', 'correct --reach')
 
-# %% ../nbs/30_bench.ipynb #f02fe215
+# %% ../nbs/30_bench.ipynb #88e6b122
 def bench(
     task, # Task, or its number, name or folder
     *,
@@ -464,16 +481,18 @@ def bench(
     beside: bool=False, # train beside a busy disk, too
     steps: int=30, # of each measurement of a speed
     repeats: int=3, # of these
-    device: str|None=None, # of fastseg; the other ways compute on the CPU
+    device: str|None=None, # None takes the best there is
     out=None, # a JSON file
-) -> dict: # task, environment, start_up, plan, step, prediction, trainings, reached
+) -> dict: # task, device, environment, start_up, plan, step, prediction, trainings, reached
     "How fast fastseg is on this machine, beside two plain ways to train"
-    task = Task.find(task)
-    found = dict(task=task.folder_name, environment=environment(), start_up=start_up(repeats))
+    task, device = Task.find(task), str(device_of(device))
+    _require_sensible(task, seconds, reach)
+    found = dict(task=task.folder_name, device=device, environment=environment(), start_up=start_up(repeats))
     for name, long in found['start_up'].items(): say(f'import {name}: {long:.1f} s')
-    found |= _speeds(task, steps, repeats, device)
-    found['trainings'] = _trainings(task, seconds, seeds, beside, device)
-    found['reached'] = _reached(task, reach, device) if reach else []
-    found = plain(found)
+    found |= _speeds(task, max(seconds)/60, steps, repeats, device)
     if out: write_json(Path(out), found)
-    return found
+    found['trainings'] = _trainings(task, seconds, seeds, beside, device)
+    if out: write_json(Path(out), found)
+    found['reached'] = _reached(task, reach, device) if reach else []
+    if out: write_json(Path(out), found)
+    return plain(found)

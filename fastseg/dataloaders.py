@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Item', 'Patches', 'Augment', 'datablock', 'read_ahead', 'ReadAhead', 'dataloaders']
 
-# %% ../nbs/15_dataloaders.ipynb #75370062
+# %% ../nbs/15_dataloaders.ipynb #f91cbf63
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +17,7 @@ import numpy as np, torch, torch.nn.functional as F
 from fastai.vision.data import ImageBlock
 from fastai.data.all import DataLoaders, ItemTransform, TfmdDL
 from fastai.data.transforms import FuncSplitter
+from fastcore.imports import IN_NOTEBOOK
 from fastMONAI.vision_core import MedBase, MedImage, MedMask
 from fastMONAI.vision_data import MedDataBlock, MedMaskBlock
 from .task import Task
@@ -154,7 +155,7 @@ def datablock(
     return MedDataBlock(blocks=(ImageBlock(cls=MedImage), MedMaskBlock()), dl_type=dl_type, getters=getters,
         splitter=FuncSplitter(_is_valid), batch_tfms=[Augment(patches.plan)], apply_reorder=False, target_spacing=None)
 
-# %% ../nbs/15_dataloaders.ipynb #7aac0203
+# %% ../nbs/15_dataloaders.ipynb #7939162d
 def read_ahead(
     batches, # an iterator
     n: int=2, # batches that may lie ready
@@ -163,16 +164,27 @@ def read_ahead(
     batches, over = iter(batches), object()
     with ThreadPoolExecutor(1) as thread:
         ready = deque(thread.submit(next, batches, over) for _ in range(n))
-        while (batch := ready.popleft().result()) is not over: # an error in the thread is raised here
-            ready.append(thread.submit(next, batches, over))
-            yield batch
+        try:
+            while (batch := ready.popleft().result()) is not over: # an error in the thread is raised here
+                ready.append(thread.submit(next, batches, over))
+                yield batch
+        finally: thread.shutdown(cancel_futures=True) # whoever reads has had enough
 
 # %% ../nbs/15_dataloaders.ipynb #759f79e5
 class ReadAhead(TfmdDL):
     "fastai's DataLoader with a thread that reads ahead"
     def create_batches(self, samples): yield from read_ahead(super().create_batches(samples))
 
-# %% ../nbs/15_dataloaders.ipynb #0a81ebf3
+# %% ../nbs/15_dataloaders.ipynb #f3417282
+def _readers(device): # how many processes should read
+    return 4 if str(device).startswith('cuda') and not IN_NOTEBOOK else 0
+
+def _items(train, valid, n): # training cases are repeated until there are n
+    return [Item(name, True) for name in islice(cycle(train), n)] + [Item(name, False) for name in valid]
+
+def _shares_memory(workers): # do processes that read see what this one holds in memory?
+    return workers == 0 or torch.multiprocessing.get_start_method() == 'fork'
+
 def dataloaders(
     task: Task, # with its folder
     plan: Plan,
@@ -180,15 +192,15 @@ def dataloaders(
     *,
     steps: int=100, # per epoch
     device=None, # of the batches; None lets fastai choose
-    workers: int=0, # reading processes; 0 is right in notebooks and on small machines
+    workers: int|None=None, # reading processes; None: four for a GPU, none for a CPU or in a notebook
 ) -> DataLoaders: # of MedImage [B,C,W,H,D] and MedMask [B,1,W,H,D] (class numbers)
     "Prepares the cases if need be and serves batches of patches"
     warnings.filterwarnings('ignore', message='Voxel size not defined') # fastMONAI's, for its pictures of patches
     train, valid = map(list, cases or split(task, 0))
     patches = Patches(preprocess(task, plan, [*train, *valid]), plan)
-    is_held = hold([patches.prepared(name) for name in [*train, *valid]])
-    items = [Item(name, True) for name in islice(cycle(train), steps*plan.batch_size)]
-    items += [Item(name, False) for name in valid]
+    if workers is None: workers = _readers(device)
+    is_held = _shares_memory(workers) and hold([patches.prepared(name) for name in [*train, *valid]])
+    items = _items(train, valid, steps*plan.batch_size)
     block = datablock(patches, TfmdDL if is_held or workers else ReadAhead) # processes read ahead anyway
     dls = block.dataloaders(items, bs=plan.batch_size, num_workers=workers, device=device and torch.device(device))
     dls.cases = train, valid

@@ -111,12 +111,14 @@ def scans_in(
     for file in files: by_case.setdefault(case_name(file)[:-5], []).append(file)
     return [Case(name, tuple(group)) for name, group in by_case.items()]
 
-# %% ../nbs/20_predict.ipynb #a7ef8eda
+# %% ../nbs/20_predict.ipynb #3ed09afd
 def _runs_in(
     folder: Path, # of a run, or with fold0, fold1, … in it
 ) -> list: # of Run
     "The run of a folder, or the five folds that lie in it"
     folds = sorted(o.parent for o in folder.glob('fold[0-4]/run.json'))
+    if folds and not (folder/'scores.json').exists(): # which is written last
+        raise FastsegError(f'folds in {folder} that are not all trained', 'five', 'give the same command again')
     return [Run.load(o) for o in folds or [folder]]
 
 def _runs_of(

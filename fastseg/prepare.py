@@ -258,13 +258,14 @@ def preprocess(
         for _ in bar(jobs, len(todo)): pass
     return folder
 
-# %% ../nbs/14_prepare.ipynb #829be309
+# %% ../nbs/14_prepare.ipynb #f63ccbae
 def hold(
     cases, # of `Prepared`, the most needed first
-    share: float=.15, # of the memory that is free now
+    share: float=.1, # of the memory that is free now
 ) -> bool: # is there room for all of them?
     "Reads prepared cases into memory, as many as there is room for"
-    import psutil
+    import gc, psutil
+    gc.collect() # cases of DataLoaders that are no longer used
     room = share*psutil.virtual_memory().available
     for case in cases:
         room -= case.path.stat().st_size

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['anneal', 'Budget', 'Seed', 'Checkpoint', 'Pace', 'rehearse', 'measure', 'forecast', 'train_run']
 
-# %% ../nbs/24_train.ipynb #e2faa60a
+# %% ../nbs/24_train.ipynb #efc689fa
 import math, random, time
 from dataclasses import asdict
 import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException
 from fastcore.basics import patch
-from fastcore.imports import IN_NOTEBOOK
 from .settings import FastsegError, say
 from .task import Task
 from .plan import Plan
@@ -113,16 +112,18 @@ class Checkpoint(Callback):
             minutes=round(self.budget.elapsed/60, 4), trainable=trainable, pieces=self.learn.pieces,
             waited=round(self.learn.waited, 2), threads=torch.get_num_threads())
 
-# %% ../nbs/24_train.ipynb #471dbd0c
+# %% ../nbs/24_train.ipynb #0b30d5ed
 class Pace(Callback):
     "Says when the disk is slow, and tries fewer threads when the processor is busy"
     order = 70
-    def __init__(self, foretold:float, n:int=10): # seconds of a step; steps that are judged together
-        self.foretold, self.n = foretold, n
+    def __init__(self, foretold:float, tries_threads=True, n:int=10): # seconds of a step; …; steps judged together
+        self.foretold, self.tries_threads, self.n = foretold, tries_threads, n
     def before_fit(self):
         self.usual = torch.get_num_threads()
         self.before_trial, self.rest = None, 0 # seconds of a step before the trial; groups of steps until the next
-    def before_train(self): self.begin()
+    def before_train(self):
+        self.begin()
+        self.waited_before = 0. # the Learner counts anew in every epoch
     def begin(self):
         self.seconds, self.waited_before, self.since = [], self.learn.waited, time.perf_counter()
     def before_batch(self): self.start = time.perf_counter()
@@ -131,13 +132,13 @@ class Pace(Callback):
         self.seconds.append(time.perf_counter() - self.start)
         if len(self.seconds) < self.n: return
         self.judge_disk()
-        if self.dls.device.type == 'cpu' and self.usual > 1: self.judge_threads(np.median(self.seconds))
+        is_free = self.tries_threads and self.usual > 1 and self.dls.device.type == 'cpu'
+        if is_free: self.judge_threads(np.median(self.seconds))
         self.begin()
     def judge_disk(self):
         passed, waited = time.perf_counter() - self.since, self.learn.waited - self.waited_before
         if passed > 5 and waited > passed/2:
-            say(f'waiting for scans took {waited/passed:.0%} of the last {passed:.0f} s: the disk is slow or busy')
-    def after_fit(self): torch.set_num_threads(self.usual)
+            say(f'{waited/passed:.0%} of the last {passed:.0f} s went into waiting for batches: is the disk busy?')
 
 # %% ../nbs/24_train.ipynb #fd963f19
 @patch
@@ -219,7 +220,7 @@ def forecast(
     minutes = epochs*(each*step + valid)/60
     return dict(epochs=epochs, steps=epochs*each, minutes=round(minutes, 2), memory_mb=memory)
 
-# %% ../nbs/24_train.ipynb #f88cdead
+# %% ../nbs/24_train.ipynb #23b8cbf2
 def _say_forecast(plan, device, timing, expected):
     "What a step costs, and all of them"
     size = ' × '.join(map(str, plan.patch_size))
@@ -246,14 +247,13 @@ def _require_ready(plan, terms):
     raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
 
 def _batches(task, run):
-    "The DataLoaders of a run; four processes read for a GPU, none for a CPU or in a notebook"
+    "The DataLoaders of a run"
     device = device_of(run.record.terms['device'])
-    workers = 4 if device.type == 'cuda' and not IN_NOTEBOOK else 0
     foretold = run.record.forecast
     steps = 5*foretold['steps'] if run.record.terms['minutes'] else foretold['steps']//foretold['epochs']
-    return dataloaders(task, run.plan, run.cases, steps=steps, device=device, workers=workers)
+    return dataloaders(task, run.plan, run.cases, steps=steps, device=device)
 
-# %% ../nbs/24_train.ipynb #522f3a5b
+# %% ../nbs/24_train.ipynb #40b09401
 def _where_it_stopped(run, dls, load_start, budget, cbs) -> tuple: # the Learner, and its `Checkpoint`
     "A Learner with the first weights, or with everything as the last checkpoint kept it"
     saved, rows = run.load_checkpoint()
@@ -263,7 +263,7 @@ def _where_it_stopped(run, dls, load_start, budget, cbs) -> tuple: # the Learner
     rates = [plan.learning_rate]*len(splitter(model))
     budget = budget(rates, terms.minutes, rows[-1]['minutes']*60 if rows else 0.)
     checkpoint = Checkpoint(run, budget, rows)
-    pace = Pace(run.record.timing['step_seconds'])
+    pace = Pace(run.record.timing['step_seconds'], tries_threads=bool(terms.minutes))
     learn = make_learner(dls, plan, model, cbs=[budget, Seed(terms.seed), checkpoint, pace, *cbs])
     if rows:
         set_weights(learn.model, saved)
@@ -275,11 +275,14 @@ def _fit(run, dls, load_start, budget, cbs) -> Run:
     "Trains from the last checkpoint to the end of the budget and closes the record"
     learn, checkpoint = _where_it_stopped(run, dls, load_start, budget, cbs)
     epochs, done = run.record.forecast['epochs'], len(checkpoint.rows)
+    threads = torch.get_num_threads()
     with shown_here(learn), Peak(dls.device) as peak:
-        if done < epochs: learn.fit(epochs, start_epoch=done)
+        try:
+            if done < epochs: learn.fit(epochs, start_epoch=done)
+        finally: torch.set_num_threads(threads) # `Pace` may have changed it
     run = run.finish(get_weights(learn.model), checkpoint.rows, round(peak.top/2**20), learn.pieces)
     record = run.record
-    say(f'{record.steps} steps in {record.trained_minutes:.1f} min, {record.waiting:.0%} of them waiting for batches')
+    say(f'{record.steps} steps in {record.trained_minutes:.1f} min; {record.waiting:.0%} of it waiting for batches')
     return run
 
 # %% ../nbs/24_train.ipynb #41eb08d9
