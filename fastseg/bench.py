@@ -6,10 +6,11 @@
 __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way', 'bare_loop', 'fastseg_way', 'busy_disk',
            'seconds_to', 'start_up', 'bench']
 
-# %% ../nbs/30_bench.ipynb #bcbcecf6
+# %% ../nbs/30_bench.ipynb #b78486c0
 import os, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
@@ -169,7 +170,7 @@ def _whole_dice(
         dice.append([row['dice'] for row in score_case(found, label, labels, spacing_of(affine)).values()])
     return float(np.nanmean(np.nanmean(dice, 0)))
 
-# %% ../nbs/30_bench.ipynb #00c41c35
+# %% ../nbs/30_bench.ipynb #1e0adcee
 def _both_sides(task, terms):
     "Cases to train on and cases kept apart"
     return [[task.case(name) for name in names] for names in terms.cases(task)]
@@ -193,6 +194,7 @@ def _tutorial_learner(dls, classes):
     model = UNet(3, 1, classes, (16, 32, 64, 128, 256), (2, 2, 2, 2), num_res_units=2)
     return Learner(dls, model, loss_func=CustomLoss(DiceCELoss(to_onehot_y=True, softmax=True)), opt_func=ranger)
 
+# %% ../nbs/30_bench.ipynb #f8a8d7cf
 def tutorial_way(
     task: Task, # with its folder and one modality; scans small enough to be taken whole
     terms: Terms, # epochs, that is passes over the cases; seed and fold
@@ -217,7 +219,7 @@ def _dice_of(model, cases, size, labels):
     answer = torch.inference_mode()(lambda x: model(x.to(device)).float().max(1).indices[0].cpu().numpy())
     return _whole_dice(answer, cases, size, labels)
 
-# %% ../nbs/30_bench.ipynb #79fe6d41
+# %% ../nbs/30_bench.ipynb #07c03aca
 class _Block(nn.Module):
     "Two convolutions with batch norm and a residual link"
     def __init__(self, a, b, stride=1):
@@ -230,6 +232,7 @@ class _Block(nn.Module):
         inner = F.leaky_relu(self.norm1(self.conv1(x)), .01, True)
         return F.leaky_relu(self.norm2(self.conv2(inner)) + self.skip(x), .01, True)
 
+# %% ../nbs/30_bench.ipynb #6f990792
 class _BareUNet(nn.Module):
     "A U-Net of three levels at half resolution, in bf16"
     def __init__(self, channels, classes, width=32):
@@ -248,7 +251,7 @@ class _BareUNet(nn.Module):
             for up, merge in zip(self.up, self.merge): x = merge(torch.cat([up(x), skips.pop()], 1))
             return unsqueeze_voxels(self.out(x), (2, 2, 2))
 
-# %% ../nbs/30_bench.ipynb #34a50677
+# %% ../nbs/30_bench.ipynb #8fae6a20
 def _in_memory(cases, size):
     "All scans normalised, and all labels, padded to one size: [N,C,W,H,D] float32 and [N,1,W,H,D] uint8"
     images, labels = [], []
@@ -275,6 +278,7 @@ def _turned_grid(b, full, crop):
     theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2)
     return F.affine_grid(theta, (b, 1, *crop), align_corners=False)
 
+# %% ../nbs/30_bench.ipynb #952b8b26
 def _turned(x, y, crop):
     "A batch in another guise, brighter or darker, in one resampling"
     grid = _turned_grid(len(x), x.shape[2:], crop).to(x.device)
@@ -289,7 +293,7 @@ def _skew(angles):
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
 
-# %% ../nbs/30_bench.ipynb #193e36ad
+# %% ../nbs/30_bench.ipynb #f5d71063
 def _dice_ce(logits, y):
     "Cross-entropy and Dice of a batch"
     log_shares = logits.float().log_softmax(1)
@@ -316,6 +320,7 @@ def _bare_steps(model, x, y, seconds):
         steps += 1
     return steps
 
+# %% ../nbs/30_bench.ipynb #b0df8b8c
 def bare_loop(
     task: Task, # with its folder; scans small enough to be taken whole
     terms: Terms, # minutes, seed and fold
@@ -345,7 +350,7 @@ def fastseg_way(
 
 WAYS = {'fastseg': fastseg_way, 'bare loop': bare_loop, 'tutorial way': tutorial_way}
 
-# %% ../nbs/30_bench.ipynb #32c6821a
+# %% ../nbs/30_bench.ipynb #18ca98a6
 def _in_process(
     way: str, # a name of `WAYS`
     data: str, # folder of the task
@@ -354,9 +359,8 @@ def _in_process(
     "Trains in a new process"
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
-    import fastseg.bench # a new process finds a function in a module, but not in a notebook
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        return pool.submit(fastseg.bench._work, way, data, terms).result()
+    work = import_module('fastseg.bench')._work # a new process finds a function in a module, but not in a notebook
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool: return pool.submit(work, way, data, terms).result()
 
 def _work(way, data, terms):
     "What the new process does"
@@ -411,7 +415,7 @@ def start_up(
     ways = {name: partial(_timed, partial(command, name), 1) for name in names}
     return {name: 1/speed['samples_per_second'] for name, speed in in_turn(ways, repeats).items()}
 
-# %% ../nbs/30_bench.ipynb #bb9de5d1
+# %% ../nbs/30_bench.ipynb #bec37d08
 def _say_speeds(step, prediction):
     "A line for each"
     for name, one in step.items(): say(f'{name}: {one["samples_per_second"]:.1f} patches a second')
@@ -436,6 +440,7 @@ def _train(way, task, terms, beside='') -> dict:
     say('{way}: Dice {dice:.4f} after {train_seconds:.0f} s ({steps} steps)'.format(**found) + where)
     return found
 
+# %% ../nbs/30_bench.ipynb #15256125
 def _compared(task) -> list:
     "The ways that can train on a task: those that take whole scans need small ones, of one modality, in RAS+"
     is_ras = all(orientation_of(case.load()[2]) == 'RAS' for case in task.train[:3])
@@ -455,6 +460,7 @@ def _trainings(task, seconds, seeds, beside, device) -> list:
             with busy_disk(): found.append(_train('fastseg', task, terms, 'busy disk'))
     return found
 
+# %% ../nbs/30_bench.ipynb #91c67421
 def _reached(task, dice, device) -> list:
     "For each way the first training that ended with a Dice"
     longer = [Terms(minutes=long/60, device=device) for long in (20, 30, 40, 60, 90, 130, 200, 300)]
@@ -465,6 +471,7 @@ def _reached(task, dice, device) -> list:
         one = seconds_to(dice, (partial(_train, way, task, terms) for terms in some))
         if one: found.append(one)
     return found
+
 def _require_sensible(task, seconds, reach):
     "An error now and not in an hour"
     require_clean(task)

@@ -31,7 +31,7 @@ def _check(words):
     print(findings.json_text() if words.json else findings)
     return 1 if findings.blocking else 0
 
-# %% ../nbs/31_cli.ipynb #05766614
+# %% ../nbs/31_cli.ipynb #9b1e73dc
 def _plan(words):
     "Prints a plan with its reasons"
     from fastseg.baseline import plan_baseline
@@ -41,6 +41,7 @@ def _plan(words):
     print(plan.explain())
     if words.out: print(f'plan: {plan.save(words.out)}')
 
+# %% ../nbs/31_cli.ipynb #bfe59cc8
 def _baseline(words):
     "Trains, scores and reports"
     from dataclasses import replace
@@ -53,6 +54,7 @@ def _baseline(words):
     if words.fold != 'all': terms = replace(terms, fold=int(words.fold))
     train(words.task, terms, out=words.out, plan=plan, spacing=words.spacing, memory=words.memory)
 
+# %% ../nbs/31_cli.ipynb #2712d64a
 def _transfer(words):
     "Fine-tunes a run onto a task, with its twin from scratch"
     from fastseg.record import Terms
@@ -121,7 +123,7 @@ _TRANSFER = [
     _word('--cluster', "Hand the runs to submitit (needs the extra 'cluster').", choices=('slurm', 'local')),
     _word('--out', 'Folder of the study; below results_path if not given.', metavar='FOLDER'), _QUIET]
 
-# %% ../nbs/31_cli.ipynb #e74c244a
+# %% ../nbs/31_cli.ipynb #2cd7b13c
 _BASELINE = [_TASK,
     _word('--fold', 'Which of the five folds is kept apart, 0 to 4, or all: five runs, one after the other; the '
         'folds are those of nnU-Net.', choices=('0', '1', '2', '3', '4', 'all'), default='0'), _MINUTES,
@@ -137,6 +139,7 @@ _PREDICT = [
     _word('--out', 'Folder for the labels.', metavar='FOLDER', required=True), _DEVICE,
     _word('--no-flips', 'Look once instead of twice: faster, a little worse.', action='store_true')]
 
+# %% ../nbs/31_cli.ipynb #68fa74d3
 _BENCH = [_TASK,
     _word('--seconds', 'Lengths of the trainings in seconds; 40 if not given.', type=float, nargs='+', default=[40.],
         metavar='S'),

@@ -107,7 +107,7 @@ class PatientLearner(Learner):
                 if not _is_out_of_memory(e): raise
             self.use_smaller_pieces()
 
-# %% ../nbs/23_learner.ipynb #0b12536b
+# %% ../nbs/23_learner.ipynb #971ac9af
 @patch
 def use_smaller_pieces(self:PatientLearner):
     "From here on each step is done in twice as many pieces"
@@ -120,6 +120,7 @@ def use_smaller_pieces(self:PatientLearner):
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     say(f'out of memory: from here on each step is done in {self.pieces} pieces')
 
+# %% ../nbs/23_learner.ipynb #051af636
 @patch
 def in_pieces(self:PatientLearner):
     "One step over a batch, forward and backward piece by piece; gradients add up"

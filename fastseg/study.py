@@ -25,7 +25,7 @@ from .train import forecast, measure
 from .baseline import plan_baseline, train_baseline, with_budget
 from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, run_trials, trial_folder, weights_mark
 
-# %% ../nbs/29_study.ipynb #d6214f4a
+# %% ../nbs/29_study.ipynb #9aa95e97
 class Study:
     "Many runs, one question; all of it in a folder"
     def __init__(self, folder, info): self.folder, self.info = Path(folder), info
@@ -43,15 +43,17 @@ class Study:
     def runs(self): return self.info['runs']
     @property
     def arms(self): return list(dict.fromkeys(run['arm'] for run in self.runs)) # names
-    @property
-    def table(self):
-        "DataFrame with a row per run, case and label: arm, count, pair, case, label, name, dice, hd95_mm, nsd"
-        import pandas as pd
-        rows = []
-        for run in self.runs:
-            same = {k: run[k] for k in ('arm', 'count', 'pair')}
-            rows += [{**same, **{k: row[k] for k in ('case', 'label', 'name', *METRICS)}} for row in run['scores']]
-        return pd.DataFrame(rows).astype({m: float for m in METRICS})
+
+# %% ../nbs/29_study.ipynb #bcf486fb
+@patch(as_prop=True)
+def table(self:Study):
+    "DataFrame with a row per run, case and label: arm, count, pair, case, label, name, dice, hd95_mm, nsd"
+    import pandas as pd
+    rows = []
+    for run in self.runs:
+        same = {k: run[k] for k in ('arm', 'count', 'pair')}
+        rows += [{**same, **{k: row[k] for k in ('case', 'label', 'name', *METRICS)}} for row in run['scores']]
+    return pd.DataFrame(rows).astype({m: float for m in METRICS})
 
 # %% ../nbs/29_study.ipynb #8ad0f144
 @patch
@@ -119,13 +121,14 @@ def _found_study(folder, asked):
         if old != value: raise FastsegError(f'a study in {folder} with {key} {old}', f'{value}', 'choose another --out')
     return study
 
-# %% ../nbs/29_study.ipynb #b5120027
+# %% ../nbs/29_study.ipynb #6ceeffcb
 def _whole_epochs(terms, timing) -> int:
     "Steps of every run: what was named or what the minutes allow, in whole epochs"
     steps = terms.steps or forecast(Terms(minutes=terms.minutes), timing)['steps']
     epochs, each = epochs_of(Terms(steps=steps))
     return epochs*each
 
+# %% ../nbs/29_study.ipynb #d21f5c56
 def _begin_study(folder, question, task, asked, plan, terms, design) -> Study:
     "Measures, fixes plan and steps, and writes them down"
     pair = draw_pairs(task, design, design.counts[-1])[0]
@@ -139,6 +142,7 @@ def _begin_study(folder, question, task, asked, plan, terms, design) -> Study:
     write_json(folder/'study.json', dict(info, environment=environment(), runs=[]))
     return Study.load(folder)
 
+# %% ../nbs/29_study.ipynb #e7517f65
 def _trials(study, task, arms, design, device) -> list:
     "All runs of a study: twins side by side, so that an interrupted study has pairs"
     trials, plan = [], study.plan.choices
@@ -363,12 +367,13 @@ def keep(self:Study,
     sentences = [str(result) for result in self.results]
     return write_json(path, dict(info, plan=plan, sentences=sentences, runs=list(map(short, self.runs))))
 
-# %% ../nbs/29_study.ipynb #67b03718
+# %% ../nbs/29_study.ipynb #85e76841
 def _demo_tasks(base, seed):
     "Phantoms of Hippocampus and Heart"
     return [Task.from_folder(make_phantom(TASKS[key], base/'data', n_train=n, n_test=2, seed=seed))
         for key, n in (('04', 20), ('02', 10))]
 
+# %% ../nbs/29_study.ipynb #fc4b4244
 def demo(
     out=None, # folder; None: a new one below results_path
     minutes: float=1., # training time of the baseline; each run of the transfer takes a sixth of it
@@ -386,6 +391,7 @@ def demo(
     say(f'report: {page}')
     return page
 
+# %% ../nbs/29_study.ipynb #d4689348
 def _demo_baseline(task, terms, out):
     "The second and third part of the demo"
     say(f'2. a baseline on {len(task.train)} hippocampi, {terms.minutes:g} min')
@@ -394,6 +400,7 @@ def _demo_baseline(task, terms, out):
     for path in predict(run, task.root/'imagesTs', out/'test_labels'): say(f'   {path}')
     return run
 
+# %% ../nbs/29_study.ipynb #942d9a94
 def _demo_transfer(run, hearts, minutes, seed, out):
     "The last part of the demo"
     say('4. does it help with hearts? four labelled, six to score on, two seeds, each beside a twin from scratch')

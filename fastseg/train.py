@@ -85,7 +85,7 @@ def _set_optimiser(
         state.setdefault(int(i), {})[key] = value
     opt.load_state_dict(dict(opt.state_dict(), state=state))
 
-# %% ../nbs/24_train.ipynb #0dea38bd
+# %% ../nbs/24_train.ipynb #8a967715
 class Checkpoint(Callback):
     "A row of the log and a checkpoint after each epoch; an epoch that was done before an interruption is left out"
     order = 65
@@ -100,19 +100,23 @@ class Checkpoint(Callback):
         if self.epoch < len(self.rows): return # fastai walks through skipped epochs as well
         self.rows.append(self.row())
         self.run.save_checkpoint({**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, self.rows)
-    def row(self):
-        loss = float(torch.stack(self.losses).mean())
-        if not math.isfinite(loss):
-            fix = 'lower learning_rate in the plan'
-            raise FastsegError(f'a loss of {loss} in epoch {self.epoch}', 'a finite one', fix)
-        valid = dict(zip(self.recorder.metric_names[1:-1], map(float, self.recorder.values[-1]), strict=True))
-        rates = [group['lr'] for group in self.opt.hypers]
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return dict(valid, epoch=self.epoch, train_loss=loss, steps=self.steps, lr=max(rates), rates=rates,
-            minutes=round(self.budget.elapsed/60, 4), trainable=trainable, pieces=self.learn.pieces,
-            waited=round(self.learn.waited, 2), threads=torch.get_num_threads())
 
-# %% ../nbs/24_train.ipynb #0b30d5ed
+# %% ../nbs/24_train.ipynb #9ba180bd
+@patch
+def row(self:Checkpoint)->dict: # of the log
+    "What is kept of an epoch"
+    loss = float(torch.stack(self.losses).mean())
+    if not math.isfinite(loss):
+        fix = 'lower learning_rate in the plan'
+        raise FastsegError(f'a loss of {loss} in epoch {self.epoch}', 'a finite one', fix)
+    valid = dict(zip(self.recorder.metric_names[1:-1], map(float, self.recorder.values[-1]), strict=True))
+    rates = [group['lr'] for group in self.opt.hypers]
+    trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+    return dict(valid, epoch=self.epoch, train_loss=loss, steps=self.steps, lr=max(rates), rates=rates,
+        minutes=round(self.budget.elapsed/60, 4), trainable=trainable, pieces=self.learn.pieces,
+        waited=round(self.learn.waited, 2), threads=torch.get_num_threads())
+
+# %% ../nbs/24_train.ipynb #c18759de
 class Pace(Callback):
     "Says when the disk is slow, and tries fewer threads when the processor is busy"
     order = 70
@@ -135,12 +139,15 @@ class Pace(Callback):
         is_free = self.tries_threads and self.usual > 1 and self.dls.device.type == 'cpu'
         if is_free: self.judge_threads(np.median(self.seconds))
         self.begin()
-    def judge_disk(self):
-        passed, waited = time.perf_counter() - self.since, self.learn.waited - self.waited_before
-        if passed > 5 and waited > passed/2:
-            say(f'{waited/passed:.0%} of the last {passed:.0f} s went into waiting for batches: is the disk busy?')
 
-# %% ../nbs/24_train.ipynb #fd963f19
+# %% ../nbs/24_train.ipynb #5b6602cc
+@patch
+def judge_disk(self:Pace):
+    "Says so when most of the time goes into waiting"
+    passed, waited = time.perf_counter() - self.since, self.learn.waited - self.waited_before
+    if passed > 5 and waited > passed/2:
+        say(f'{waited/passed:.0%} of the last {passed:.0f} s went into waiting for batches: is the disk busy?')
+
 @patch
 def judge_threads(self:Pace,
     step:float, # median seconds of the last steps
@@ -220,7 +227,7 @@ def forecast(
     minutes = epochs*(each*step + valid)/60
     return dict(epochs=epochs, steps=epochs*each, minutes=round(minutes, 2), memory_mb=memory)
 
-# %% ../nbs/24_train.ipynb #23b8cbf2
+# %% ../nbs/24_train.ipynb #ad60f243
 def _say_forecast(plan, device, timing, expected):
     "What a step costs, and all of them"
     size = ' × '.join(map(str, plan.patch_size))
@@ -229,6 +236,7 @@ def _say_forecast(plan, device, timing, expected):
     long = f'{minutes:.1f} min' if minutes >= 1 else f'{60*minutes:.0f} s'
     say(f'training takes about {long} ({expected["steps"]} steps) and {expected["memory_mb"]/1024:.1f} GB')
 
+# %% ../nbs/24_train.ipynb #d5316d89
 def _begin(task, plan, timing, out, terms, asked) -> Run:
     "Says what is going to happen and writes it down"
     device = device_of(terms.device)
@@ -240,12 +248,14 @@ def _begin(task, plan, timing, out, terms, asked) -> Run:
         parameters)
     return begin_run(out, record, plan, terms.cases(task))
 
+# %% ../nbs/24_train.ipynb #3f3563bd
 def _require_ready(plan, terms):
     "Raises `FastsegError` unless there is a budget, and a plan that was measured"
     if not terms.has_budget: raise FastsegError('no budget', 'minutes, epochs or steps', 'say for example --minutes 5')
     if plan.arithmetic != 'fastest': return
     raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
 
+# %% ../nbs/24_train.ipynb #5acf87ce
 def _batches(task, run):
     "The DataLoaders of a run"
     device = device_of(run.record.terms['device'])
@@ -253,7 +263,7 @@ def _batches(task, run):
     steps = 5*foretold['steps'] if run.record.terms['minutes'] else foretold['steps']//foretold['epochs']
     return dataloaders(task, run.plan, run.cases, steps=steps, device=device)
 
-# %% ../nbs/24_train.ipynb #40b09401
+# %% ../nbs/24_train.ipynb #e22de36b
 def _where_it_stopped(run, dls, load_start, budget, cbs) -> tuple: # the Learner, and its `Checkpoint`
     "A Learner with the first weights, or with everything as the last checkpoint kept it"
     saved, rows = run.load_checkpoint()
@@ -271,6 +281,7 @@ def _where_it_stopped(run, dls, load_start, budget, cbs) -> tuple: # the Learner
         _set_optimiser(learn.opt.opt, saved)
     return learn, checkpoint
 
+# %% ../nbs/24_train.ipynb #8d06156b
 def _fit(run, dls, load_start, budget, cbs) -> Run:
     "Trains from the last checkpoint to the end of the budget and closes the record"
     learn, checkpoint = _where_it_stopped(run, dls, load_start, budget, cbs)
