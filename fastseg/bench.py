@@ -6,8 +6,8 @@
 __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way', 'bare_loop', 'fastseg_way', 'busy_disk',
            'seconds_to', 'start_up', 'bench']
 
-# %% ../nbs/30_bench.ipynb #b78486c0
-import os, subprocess, sys, tempfile, time
+# %% ../nbs/30_bench.ipynb #a863b9eb
+import os, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -350,7 +350,7 @@ def fastseg_way(
 
 WAYS = {'fastseg': fastseg_way, 'bare loop': bare_loop, 'tutorial way': tutorial_way}
 
-# %% ../nbs/30_bench.ipynb #18ca98a6
+# %% ../nbs/30_bench.ipynb #efb4acb7
 def _in_process(
     way: str, # a name of `WAYS`
     data: str, # folder of the task
@@ -364,6 +364,7 @@ def _in_process(
 
 def _work(way, data, terms):
     "What the new process does"
+    warnings.filterwarnings('ignore', category=FutureWarning) # for the authors of the packages below
     with Peak(torch.device('cpu')) as peak: found = WAYS[way](Task.from_folder(data), terms)
     return dict(found, peak_memory_mb=peak.top/2**20)
 

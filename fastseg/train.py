@@ -140,7 +140,7 @@ class Pace(Callback):
         if is_free: self.judge_threads(np.median(self.seconds))
         self.begin()
 
-# %% ../nbs/24_train.ipynb #5b6602cc
+# %% ../nbs/24_train.ipynb #ddd07004
 @patch
 def judge_disk(self:Pace):
     "Says so when most of the time goes into waiting"
@@ -160,7 +160,7 @@ def judge_threads(self:Pace,
         else: self.change_threads()
         self.before_trial, self.rest = None, 10
     elif self.rest: self.rest -= 1
-    elif step > 3*self.foretold or torch.get_num_threads() != self.usual:
+    elif step > 2*self.foretold or torch.get_num_threads() != self.usual:
         self.before_trial = step
         self.change_threads()
 
