@@ -21,6 +21,8 @@ from .compare import *
 from .fingerprint import *
 from .plan import *
 from .prepare import *
+
+# %% ../nbs/32_all.ipynb #3135870d
 from .dataloaders import *
 from .model import *
 from .machine import *

@@ -149,6 +149,7 @@ def train_folds(
     say(f'all five folds: {scores.summary()}')
     return scores
 
+# %% ../nbs/27_baseline.ipynb #07cd32b7
 def _plan_for_all(task, terms, path, wishes):
     "The plan that an earlier start has kept, or a new one"
     if path.exists(): return Plan.load(path)

@@ -7,7 +7,7 @@ __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way',
            'seconds_to', 'start_up', 'bench']
 
 # %% ../nbs/30_bench.ipynb #a863b9eb
-import os, subprocess, sys, tempfile, time, warnings
+import subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -80,6 +80,7 @@ def _timed(
     do()
     return dict(samples_per_second=n/(time.perf_counter() - start))
 
+# %% ../nbs/30_bench.ipynb #3410d751
 def step_speeds(
     task: Task, # with its folder
     plan: Plan, # with its arithmetic
@@ -124,6 +125,7 @@ def prediction_speed(
     seconds = {name: 1/speed['samples_per_second'] for name, speed in found.items()}
     return dict(case_seconds=seconds['whole'], forward_seconds=seconds['forward'], megavoxels=voxels/len(cases)/1e6)
 
+# %% ../nbs/30_bench.ipynb #4105415f
 def _predict_all(run, cases, device):
     "As `fastseg predict` does it, into a folder that is thrown away"
     with quiet(), tempfile.TemporaryDirectory() as folder: predict(run, cases, folder, device=device)
@@ -153,6 +155,7 @@ def _place(shape, size):
     starts = [(m - n)//2 for m, n in zip(size, shape)]
     return tuple(slice(s, s + n) for s, n in zip(starts, shape))
 
+# %% ../nbs/30_bench.ipynb #a59ecc54
 def _whole_dice(
     answer, # function from a normalised, padded image [1,C,W,H,D] to class numbers [W,H,D]
     cases, # of `Case`

@@ -194,6 +194,7 @@ def _parser():
         verb.add_argument('--debug', action='store_true', help='Show the full traceback of an error.')
     return parser
 
+# %% ../nbs/31_cli.ipynb #523ee6f1
 def _read(
     argv, # words after `fastseg`; without any, the help is printed
 ): # what argparse made of them

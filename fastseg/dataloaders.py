@@ -185,6 +185,7 @@ def _items(train, valid, n): # training cases are repeated until there are n
 def _shares_memory(workers): # do processes that read see what this one holds in memory?
     return workers == 0 or torch.multiprocessing.get_start_method() == 'fork'
 
+# %% ../nbs/15_dataloaders.ipynb #b0c6afea
 def dataloaders(
     task: Task, # with its folder
     plan: Plan,

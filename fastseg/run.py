@@ -181,6 +181,7 @@ def keep_record(
     name = f'{run.record.task}_fold{record["terms"]["fold"]}_seed{record["terms"]["seed"]}.json'
     return write_json(Path(folder)/name, kept)
 
+# %% ../nbs/19_run.ipynb #ad9b7a22
 def records_table(
     folder, # with records as `keep_record` writes them
 ): # DataFrame, one row per run

@@ -72,6 +72,7 @@ def against(self:Study,
     of = lambda name: df[(df.arm == name) & (df['count'] == count)]
     return compare(of(arm), of(twin), (arm, twin))
 
+# %% ../nbs/29_study.ipynb #fc25530a
 @patch(as_prop=True)
 def results(self:Study)->list: # of Comparison, every other arm against scratch, at the largest count
     "What each arm gains on its twin from scratch"
@@ -206,19 +207,23 @@ def run_study(
 ) -> Study: # finished, with report.html
     "Trains and scores all arms on equal terms; goes on where an interrupted study stopped"
     task = Task.find(target)
-    require_clean(task)
-    _require_arms(arms)
-    for count in design.counts: draw_pairs(task, design, count) # wrong numbers are found early
+    _require_possible(task, arms, design)
     terms = with_budget(terms, task)
     asked = _asked(arms, design, terms, plan, spacing)
     folder = Path(out) if out else _study_folder(task, asked, terms)
-    study = _found_study(folder, asked)
-    if not study:
+    if not (study := _found_study(folder, asked)):
         plan = plan or _target_plan(task, arms, terms.minutes, terms.device, spacing)
         study = _begin_study(folder, question, task, asked, plan, terms, design)
     trials = _trials(study, task, arms, design, terms.device or study.info['device'])
     run_trials(trials, workers=workers, cluster=cluster)
     return _close(study, trials)
+
+# %% ../nbs/29_study.ipynb #0e0da4d0
+def _require_possible(task, arms, design):
+    "Wrong scans, arms and numbers are found before anything is trained"
+    require_clean(task)
+    _require_arms(arms)
+    for count in design.counts: draw_pairs(task, design, count)
 
 def _study_folder(task, asked, terms):
     "Where a study goes that was not told where"
@@ -299,6 +304,7 @@ def worth(self:Study,
             'interval': f'[{ends["low"]}, {ends["high"]}]', 'verdict': self.against(arm, count=n).verdict})
     return pd.DataFrame(rows)
 
+# %% ../nbs/29_study.ipynb #02ddbfd5
 def _label_ends(worth, counts):
     "Extra labels and the ends of their interval as text; ≥ and ≤ where nothing was measured beyond"
     texts = {}
@@ -325,6 +331,7 @@ def schedule_study(
     arms = [SCRATCH, *(Arm(name, _folder_of(source), name) for name in schedules)]
     return run_study(target, arms, question='in which order should a network be unfrozen?', design=design, **more)
 
+# %% ../nbs/29_study.ipynb #c9deec80
 def transfer_matrix(
     sources: dict, # name → Run, its folder, or a tuple of one of them and a change such as 'axes zxy'
     targets, # Tasks, or their numbers, names or folders

@@ -148,6 +148,7 @@ def judge_disk(self:Pace):
     if passed > 5 and waited > passed/2:
         say(f'{waited/passed:.0%} of the last {passed:.0f} s went into waiting for batches: is the disk busy?')
 
+# %% ../nbs/24_train.ipynb #fefea7d1
 @patch
 def judge_threads(self:Pace,
     step:float, # median seconds of the last steps

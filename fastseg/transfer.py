@@ -143,6 +143,7 @@ def _part_of(
     tensors = model.state_dict().items()
     return {name: dict(part=part_of[t.data_ptr()], parameter=name in trained) for name, t in tensors}
 
+# %% ../nbs/25_transfer.ipynb #7e9e1937
 def load_source(
     source, # see `source_weights`
     model, # the target, from `build_model`; changed in place
@@ -199,6 +200,7 @@ def _require_alike(axes, squeeze):
     found = f'axes {axes} squeezed by {tuple(squeeze)}'
     raise FastsegError(found, 'axes that are squeezed alike', 'turn only axes of equal spacing')
 
+# %% ../nbs/25_transfer.ipynb #d8292cae
 def turned(
     weights: dict, # name → tensor
     network: dict, # `network` of the plan they belong to
@@ -228,6 +230,7 @@ def _axes_in(
     expected = "'shuffled', or for example 'axes zxy' or 'mirrored y'"
     raise FastsegError(f'{word!r} as a change of the source', expected, 'correct the word')
 
+# %% ../nbs/25_transfer.ipynb #b9cd580c
 def altered(
     source, # a Run or its folder
     how: str, # changes after one another: 'shuffled', 'axes ' and an order of x, y and z, 'mirrored ' and some of them

@@ -79,6 +79,7 @@ def _pools(
     found = f'test={design.test!r} with {len(names)} labelled cases'
     raise FastsegError(found, f'1 to {len(names) - 1}, or names of cases', 'correct test')
 
+# %% ../nbs/28_trials.ipynb #26df3124
 def draw_pairs(
     task: Task, # with its folder
     design: Design,

@@ -59,6 +59,7 @@ def enter_stage(
     rates = iter(np.geomspace(stage.slowest, 1, sum(trains)).tolist())
     return [next(rates) if is_on else 0. for is_on in trains]
 
+# %% ../nbs/26_unfreeze.ipynb #b25bdf85
 class KeepFrozen(Callback):
     "Keeps batch norm of frozen parts at rest, running statistics included"
     order = 56 # after `Stages`, which says in the first batch of a stage what is frozen
@@ -97,6 +98,7 @@ def schedule_of(
     if name in SCHEDULES: return SCHEDULES[name]
     raise FastsegError(f'schedule {name!r}', f'one of {", ".join(SCHEDULES)}', 'correct the name')
 
+# %% ../nbs/26_unfreeze.ipynb #e0ac3d9c
 def fine_tune(
     source, # see `source_weights`; None for new weights
     task: Task, # target, with its folder

@@ -39,16 +39,9 @@ def test_every_fault_is_seen():
 
 each = lambda nbs: pytest.mark.parametrize('nb', nbs, ids=str)
 
-def steps(cell): # a code cell's text
-    "Lines that count: no blank ones, no arguments (each stands on a line of its own with its meaning), no lists of imports."
-    tree = ast.parse(re.sub(r'^\s*[%!].*', '', cell, flags=re.M))
-    if all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree.body): return 0
-    lines = sum(bool(l.strip()) and not l.lstrip().startswith('#|') for l in cell.splitlines())
-    return lines - sum(max(0, o.body[0].lineno - o.lineno - 1) for o in ast.walk(tree) if isinstance(o, ast.FunctionDef))
-
 @each(ALL)
 def test_cells_are_short(nb):
-    sizes = [n for n in map(steps, nb.code) if n]
+    sizes = [len(o) for o in nb.lines if o]
     assert max(sizes, default=0) <= 25, f'a cell of {max(sizes)} lines'
     assert median(sizes or [0]) <= 6, f'half of the cells have {median(sizes)} lines or more'
 
