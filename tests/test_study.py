@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
 from fastseg.cli import main
-from fastseg.compare import false_verdicts, judge
 from fastseg.fingerprint import fingerprint
 from fastseg.model import get_weights
 from fastseg.phantom import make_phantom
 from fastseg.plan import make_plan
+from fastseg.power import false_verdicts
 from fastseg.record import Terms
 from fastseg.settings import quiet
 from fastseg.study import Study, run_study
@@ -18,34 +18,58 @@ from fastseg.task import Task
 from fastseg.train import measure, train_run
 from fastseg.trials import SCRATCH, Arm, Design
 from fastseg.unfreeze import fine_tune
+from fastseg.verdict import Luck, judge
 from safetensors.torch import load_file
 
 
 # the verdict
 
-def heavy_tails(d): return judge(d**3)
+CALM, SHARED = Luck(.003, .01, .01), Luck(.028, .04, .01)
+WORLDS = {
+    'rest alone, 4 pairs': (Luck(0, 0, .02), 4, 8), 'runs alone, 3 pairs': (Luck(.1, 0, .02), 3, 8),
+    'cases alone, 4 pairs': (Luck(0, .03, .01), 4, 8), 'all three, 2 pairs': (Luck(.02, .02, .02), 2, 12),
+    'all three, 4 pairs': (Luck(.02, .02, .02), 4, 8), 'calm runs, 6 pairs': (CALM, 6, 8),
+    'shared by cases, 8 pairs': (SHARED, 8, 16), 'shared by cases, 12 pairs': (Luck(.035, .065, .01), 12, 42),
+    'more pairs than cases': (Luck(.02, .03, .01), 12, 6), 'a minute on hearts': (Luck(.061, .051, .062), 8, 8)}
+HARD = {
+    'heavy tails, 4 pairs': (Luck(.02, .02, .02), 4, 8, dict(heavy_tails=True)),
+    'heavy tails, 8 pairs': (SHARED, 8, 16, dict(heavy_tails=True)),
+    'four folds': (Luck(.02, .02, .02), 4, 16, dict(folds=4)),
+    'two seeds of each of four folds': (SHARED, 8, 16, dict(folds=4)),
+    'three seeds of each of four folds': (SHARED, 12, 40, dict(folds=4)),
+    'two seeds, heavy tails': (SHARED, 8, 16, dict(folds=4, heavy_tails=True))}
 
-def two_folds(d):
-    "Half of the pairs have scored the one half of the cases, half the other"
-    d, half = d.copy(), d.shape[1]//2
-    d[:len(d)//2, :half] = d[len(d)//2:, half:] = np.nan
-    return judge(d)
+@pytest.mark.parametrize('world', [*WORLDS, *HARD])
+def test_no_more_than_one_false_verdict_in_twenty(world):
+    luck, pairs, cases, *more = {**WORLDS, **HARD}[world]
+    assert false_verdicts(luck, pairs, cases, **(more[0] if more else {})) <= .05
 
-@pytest.mark.parametrize('noise', [
-    dict(pairs=4, cases=8, run_noise=0.), dict(pairs=2, cases=12, run_noise=.02), dict(pairs=4, cases=8, run_noise=.02), dict(pairs=3, cases=8, run_noise=.1),
-    dict(pairs=4, cases=8, rule=heavy_tails), dict(pairs=4, cases=16, rule=two_folds)], ids=lambda o: ', '.join(getattr(v, '__name__', f'{k} {v}') for k, v in o.items()))
-def test_no_more_than_one_false_verdict_in_twenty(noise): assert false_verdicts(2000, **noise) <= .05
+def three_questions(d):
+    "The rule of earlier versions: a bootstrap and Wilcoxon's test over cases, and Student's interval over pairs, must all agree"
+    from scipy.stats import ttest_1samp, wilcoxon
+    by_case, by_pair = np.nanmean(d, 0), np.nanmean(d, 1)
+    drawn = by_case[np.random.default_rng(0).integers(len(by_case), size=(500, len(by_case)))].mean(1)
+    low, high = np.quantile(drawn, [.025, .975])
+    agree = low*high > 0 and wilcoxon(by_case).pvalue < .05 and ttest_1samp(by_pair, 0).pvalue < .04
+    return 'helped' if agree else 'no evidence'
 
 def test_the_calibration_can_fail():
-    "A rule that asks cases alone takes the luck of runs for a method"
-    from scipy.stats import wilcoxon
-    careless = lambda d: dict(verdict='helped' if wilcoxon(d.mean(0)).pvalue < .05 else 'no evidence')
-    assert false_verdicts(300, run_noise=.02, rule=careless) > .1
+    "The rule of earlier versions is false more often than one time in twenty where cases share their luck"
+    assert false_verdicts(*WORLDS['shared by cases, 12 pairs'], rule=three_questions) > .06
+
+def test_lopsided_cases_are_disclosed():
+    "Where one case in eight is far out on one side, the rule is a little too sure: known, and not more than this"
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(1000):
+        lopsided = np.where(rng.random(16) < 1/8, -.07, .01) # mean 0
+        wrong += judge(rng.normal(0, .01, (8, 1)) + lopsided + rng.normal(0, .01, (8, 16)))['verdict'] in ('helped', 'harmed')
+    assert .04 < wrong/1000 < .2
 
 @pytest.mark.parametrize('gain, word', [(.06, 'helped'), (-.06, 'harmed')])
 def test_what_is_there_is_found(gain, word):
     "A gain of three standard deviations of a case, and a loss: nearly always called by its name, never by the other"
-    assert false_verdicts(200, rule=lambda d: dict(verdict='no evidence' if judge(d + gain)['verdict'] == word else 'missed')) < .05
+    def rule(d): return 'helped' if judge(d + gain)['verdict'] != word else 'found'
+    assert false_verdicts(Luck(.01, .01, .02), 6, 8, rule=rule, experiments=200) < .05
 
 
 # a study on phantoms
@@ -143,14 +167,15 @@ def at(place, n, **change): # place: 'module.function'
 CUTS = {
     'before the study is written down': partial(at, 'fastseg.study.write_json', 1),
     'as a run begins': partial(at, 'fastseg.train.begin_run', 2),
-    'in the second stage': partial(at, 'fastseg.trials.fine_tune', 2, cbs=[PowerCut(1)]),
-    'in the last stage': partial(at, 'fastseg.trials.fine_tune', 2, cbs=[PowerCut(3)]),
-    'between two arms': partial(at, 'fastseg.trials.fine_tune', 2),
+    'in the pilot': partial(at, 'fastseg.trials.fine_tune', 2), # the twins from scratch are trained first
+    'in the second stage': partial(at, 'fastseg.trials.fine_tune', 3, cbs=[PowerCut(1)]),
+    'in the last stage': partial(at, 'fastseg.trials.fine_tune', 3, cbs=[PowerCut(3)]),
+    'between two runs': partial(at, 'fastseg.trials.fine_tune', 4),
     'as a run is scored': partial(at, 'fastseg.trials.score_run', 3),
 }
 
 def command(world, out):
-    return ['transfer', str(world['source']), str(world['hearts'].root), *'--labels 4 --test 2 --seeds 0 1 --steps 10 --device cpu --quiet --out'.split(), str(out)]
+    return ['transfer', str(world['source']), str(world['hearts'].root), *'--labels 4 --test 2 --seeds 0 1 --steps 10 --schedule progressive_restarts --device cpu --quiet --out'.split(), str(out)]
 
 @pytest.fixture
 def transfer(world, tmp_path, monkeypatch):
@@ -205,7 +230,7 @@ def test_a_source_is_never_overwritten(world, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('argv, words', [
     ('nowhere', ['no source at', 'nowhere']), ('unfinished', ['no weights', 'unfinished', 'finished run']), ('empty', ['no weights', 'empty', 'finished run']),
-    ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ['0 labelled', '1 to 8']), ('source --labels 99', ['99 labelled', '1 to 8']),
+    ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ['0 labelled', '1 to 5']), ('source --labels 99', ['99 labelled', '1 to 5']),
     ('source --folds 0 7', ['fold 7', '0 to 4']), ('source --test 99', ['99', '1 to 9']), ('source --test 0', ['1 to 9']), ('source --test -3', ['-3', '1 to 9']),
     ('source --steps 0', ['steps', 'above 0']), ('source --minutes 0', ['minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the two'])])
 def test_bad_input_is_one_line(argv, words, world, tmp_path, monkeypatch, capsys):
