@@ -10,7 +10,7 @@ SUITS := import sys, venv, ensurepip; sys.exit(not (3, $(LOWEST)) <= sys.version
 NOTEBOOKS := nbs baselines experimental data/Download_Sets.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab dev export readme prepare
+.PHONY: help demo test torture lab dev export readme prepare
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -21,6 +21,9 @@ demo: $(READY) ## train, predict, score and transfer on phantoms, no network and
 # One process per core, one thread each: most of a short notebook is imports, which no thread makes faster.
 test: $(READY) ## run every test (make test ARGS='-k settings' for some)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+torture: $(READY) ## read thousands of damaged files and senseless words (make torture N=500 for fewer)
+	@OMP_NUM_THREADS=1 FASTSEG_TORTURE=$(or $(N),2000) $(BIN)/python -m pytest tests/test_damage.py -n auto --dist worksteal
 
 lab: $(READY) ## open Jupyter on the notebooks
 	@$(BIN)/jupyter lab

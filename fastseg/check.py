@@ -47,11 +47,10 @@ def _content_of(
     slope: float=1., # stored number -> intensity
     inter: float=0., # the same
     is_label: bool=False, # collect the values that occur?
-) -> dict: # n_bad (NaN or infinite voxels), digest (hash of the content), values
+) -> dict: # n_bad (NaN or infinite voxels), digest (hash of the content), values, is_flat (one number everywhere)
     "What the voxels tell, a few million at a time"
     digest = hashlib.blake2b(str(voxels.shape).encode(), digest_size=16)
-    n_bad = 0
-    values = set()
+    n_bad, values, ends = 0, set(), set()
     flat = voxels.reshape(-1, order='F')
     for i in range(0, flat.size, 2**22):
         part = flat[i:i + 2**22]
@@ -59,9 +58,11 @@ def _content_of(
         part = part.astype(np.float32)
         fine = np.isfinite(part)
         n_bad += int(part.size - fine.sum())
+        if fine.any(): ends = {*ends, float(part[fine].min()), float(part[fine].max())}
         if is_label and len(values) < 1000: values.update(np.unique(part[fine]).tolist())
         digest.update(part)
-    return dict(n_bad=n_bad, digest=digest.hexdigest(), values=tuple(sorted(values)))
+    is_flat = len(ends) == 1
+    return dict(n_bad=n_bad, digest=digest.hexdigest(), values=tuple(sorted(values)), is_flat=is_flat)
 
 # %% ../nbs/08_check.ipynb #38697649
 @dataclass
@@ -78,6 +79,7 @@ class _Scan:
     n_bad: int=0 # NaN or infinite voxels
     digest: str='' # hash of the content
     values: tuple=() # in a label: the values that occur
+    is_flat: bool=False # the same number in every voxel
     @property
     def readable(self): return not (self.missing or self.error)
 
@@ -136,11 +138,14 @@ KINDS = { # kind: (does it block training?, what to do)
     'broken affine': (True, 'export the scan again, or write the affine of the original into the header'),
     'zero spacing': (True, 'write the right voxel size in mm into the header'),
     'NaN or infinite': (True, 'export the scan again, or set these voxels to 0 if they are outside the body'),
+    'constant': (True, 'export the scan again, or leave the case out'),
+    'nothing drawn': (True, 'draw the structures, or look for the label files that belong here'),
     'unknown label': (True, 'add the value to "labels" in dataset.json, or correct the label'),
     'non-integer label': (True, 'make it again from the original; resample labels with nearest neighbour'),
     'small shift': (False, 'nothing, if the label lies well on the organ; rounding does this'),
     'odd spacing': (False, 'check the unit, which has to be mm, and the header'),
     'empty label': (False, 'nothing, if there is nothing to be found in this case; else draw it'),
+    'never drawn': (False, 'nothing, if this label is to be learned later; else take it out of dataset.json'),
     'duplicate': (False, 'keep one; a copy in training of what is validated or tested makes scores too good'),
     'orientation': (False, 'bring all scans into one orientation, e.g. with nibabel.as_closest_canonical'),
     'surplus': (False, 'list it in dataset.json, or move it elsewhere'),
@@ -184,6 +189,8 @@ def _file_rules(
         if o.n_bad:
             found = f'{o.n_bad} voxels that are NaN or infinite'
             yield _finding('NaN or infinite', o, found, 'a number in every voxel')
+    if record.images and all(o.is_flat for o in record.images): # one empty channel of several is no fault
+        yield _finding('constant', record.images[0], 'one number in every voxel', 'a picture')
 
 # %% ../nbs/08_check.ipynb #babdafaf
 def _channel_rule(
@@ -317,6 +324,20 @@ def _label_rules(
     if strange: yield _finding('unknown label', o, f'value {_few(strange)}', expected)
     if not any(o.values) and not o.n_bad: yield _finding('empty label', o, 'background only', 'something drawn')
 
+# %% ../nbs/08_check.ipynb #c2000002
+def _drawn_rule(
+    task: Task, # what dataset.json says
+    records: list, # all cases
+): # yields `Finding`s
+    "Labels that are drawn in no case at all"
+    seen = [o.label for o in records if o.label and o.label.readable and not o.test]
+    drawn = {round(value) for o in seen for value in o.values}
+    absent = [name for number, name in task.labels.items() if number and number not in drawn]
+    if not seen or not absent: return
+    found = f'no case with {", ".join(absent)}'
+    kind = 'nothing drawn' if len(absent) == len(task.labels) - 1 else 'never drawn'
+    yield _finding(kind, 'labelsTr', found, 'every label of dataset.json in some case')
+
 # %% ../nbs/08_check.ipynb #8146ecb6
 def _copies(
     records: list, # `_Record`s
@@ -394,7 +415,7 @@ def _stray(
 
 # %% ../nbs/08_check.ipynb #34b3cd6a
 CASE_RULES = [_file_rules, _channel_rule, _pair_rules, _spacing_rules, _label_rules]
-FOLDER_RULES = [_twice_rule, _duplicate_rule, _orientation_rule, _surplus_rule]
+FOLDER_RULES = [_twice_rule, _drawn_rule, _duplicate_rule, _orientation_rule, _surplus_rule]
 
 # %% ../nbs/08_check.ipynb #0e2b2f34
 def _lost_cases(

@@ -471,6 +471,7 @@ def evaluate(
     "Score whole cases on the scan's own grid, matched by file name; any mismatch is an error, none is skipped"
     predictions = _nifti_files(predictions, 'predictions')
     targets = _nifti_files(targets, 'labels')
+    cases = None if cases is None else list(dict.fromkeys(cases)) # a case named twice counts once
     pairs = _pairs(predictions, targets, cases)
     labels = _scored_labels(labels or _names_beside(targets) or _numbers_found(pairs))
     rows = []

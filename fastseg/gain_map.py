@@ -63,21 +63,30 @@ def _cell_text(row) -> str: # of a map's table
     words = {'undecided': f'undecided {reach}'.strip(), 'no difference that matters': 'no difference\nthat matters'}
     return f'{row.gain:+.3f}\n{words.get(row.verdict, row.verdict)}\nscratch {row.scratch:.3f}'
 
-def _ink(gain): return 'white' if abs(gain) > .035 else 'black' # to be read on the colour
+def _colour_cells(ax, table):
+    "Blue for a gain, red for a loss, pale where it is undecided"
+    cells = table.pivot(index='labels', columns='steps', values=['gain', 'verdict'])
+    strength = np.where(_is_decided(cells.verdict), .9, .3)
+    ax.imshow(cells.gain.astype(float), cmap='RdBu', vmin=-.05, vmax=.05, aspect='auto', alpha=strength)
 
+def _is_decided(verdicts): return verdicts != 'undecided'
+
+def _ink(row): # to be read on the colour of a cell
+    return 'white' if _is_decided(row.verdict) and abs(row.gain) > .035 else 'black'
+
+# %% ../nbs/33_gain_map.ipynb #g2000007
 def show_map(
-    found: GainMap,
+    found: GainMap, # or anything with its table, lengths and counts
     title: str='', # above the picture
 ): # figure: a row per number of labels, a column per length of training
     "The map as a picture"
     table = found.table
     fig = Canvas(figsize=(2 + 1.7*len(found.lengths), 1 + .95*len(found.counts)), dpi=90, layout='constrained')
     ax = fig.add_subplot()
-    gains = table.pivot(index='labels', columns='steps', values='gain')
-    ax.imshow(gains, cmap='RdBu', vmin=-.05, vmax=.05, aspect='auto')
+    _colour_cells(ax, table)
     for row in table.itertuples():
         at = found.lengths.index(row.steps), found.counts.index(row.labels)
-        ax.text(*at, _cell_text(row), ha='center', va='center', fontsize=8, color=_ink(row.gain))
+        ax.text(*at, _cell_text(row), ha='center', va='center', fontsize=8, color=_ink(row))
     ax.set(xticks=range(len(found.lengths)), xticklabels=found.lengths, xlabel='steps of training', title=title)
     ax.set(yticks=range(len(found.counts)), yticklabels=found.counts, ylabel='labelled cases')
     return fig

@@ -134,7 +134,7 @@ def build_model(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
         try: model = NETWORKS[name].build(len(plan.modalities), len(plan.labels), **arguments)
-        except TypeError as e:
+        except (AssertionError, TypeError, ValueError) as e: # as the network itself complains
             found = f'arguments {", ".join(arguments)} ({e})'
             raise FastsegError(found, f'those of {name!r}', 'correct the plan') from None
     model.architecture = name

@@ -85,7 +85,7 @@ def smallest_gain(
     return high
 
 # %% ../nbs/12_power.ipynb #w0000025
-FEW_RUNS = 1.7 # upper bound of a spread that was found with about four runs, over the spread itself
+FEW_RUNS = 1.7 # times a spread that was found with about four runs: the true one is below that four times out of five
 
 def luck_of_pilot(
     dice, # of runs from scratch, [seeds,cases], two of each at least

@@ -6,13 +6,15 @@
 __all__ = ['class_scores', 'predict_array', 'save_label', 'scans_in', 'predict']
 
 # %% ../nbs/23_predict.ipynb #c5365df3
-import gzip
+import gzip, time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
-from .settings import FastsegError, bar, write_file
-from .task import Case, case_name, load_image
+from .settings import FastsegError, WriteError, bar, mark, read_json, write_file, write_json
+from .task import Case, Task, case_name, load_image, stamp
+from .dataset import from_dicom, is_dicom
 from .plan import Plan
-from .prepare import prepare, restore
+from .prepare import prepare, restore, restore_scores
 from .run import Run
 
 # %% ../nbs/23_predict.ipynb #4de1524c
@@ -62,18 +64,20 @@ def predict_array(
     flips: bool=True, # look a second time, mirrored
 ): # [W,H,D] uint8 label values on the scan's own grid
     "The label of a scan, on its own grid"
-    ready, way = prepare(image, affine, plan)
-    scores = class_scores(models, ready, plan, flips=flips)
-    del ready # a huge scan is held in memory only as often as needed
-    return restore(scores, way, list(plan.labels))
+    return restore(*_seen(models, image, affine, plan, flips), list(plan.labels))
+
+def _seen(models, image, affine, plan, flips):
+    "Probabilities on the working grid, and the way back from there"
+    ready, way = prepare(image, affine, plan) # a huge scan is held in memory only as often as needed
+    return class_scores(models, ready, plan, flips=flips), way
 
 # %% ../nbs/23_predict.ipynb #8cdb2ea5
 def save_label(
-    label, # [W,H,D] uint8
+    label, # [W,H,D] uint8, or [W,H,D,K] float32: the probabilities of K classes
     path: Path, # ends in .nii.gz
     scan: Path, # the scan whose geometry the label gets
 ):
-    "Writes a label that lies exactly on its scan"
+    "Writes a label, or probabilities, that lie exactly on their scan"
     import nibabel as nib
     header = nib.load(scan).header
     file = nib.Nifti1Image(label, nib.load(scan).affine, nib.Nifti1Header())
@@ -92,21 +96,40 @@ def _scan_files(
     if not where.exists(): raise FastsegError(f'nothing at {where}', 'a scan or a folder of scans', 'check the path')
     if where.is_file(): return [where]
     files = sorted(o for o in where.iterdir() if o.name.endswith(('.nii', '.nii.gz')))
-    files = [o for o in files if not o.name.startswith('._')]
-    if files: return files
-    raise FastsegError(f'no NIfTI file in {where}', 'scans as NAME.nii.gz', 'check the path')
+    return [o for o in files if not o.name.startswith('._')]
 
+def _series_in(
+    where: Path, # a folder of DICOM files, or of such folders
+) -> list: # of Case; the folder of a series stands for its scan
+    "The DICOM series at a place"
+    folders = [o for o in (where, *sorted(where.iterdir())) if o.is_dir() and is_dicom(o)]
+    if folders: return [Case(o.name, (o,)) for o in folders]
+    expected = 'scans as NAME.nii.gz, or a DICOM series'
+    raise FastsegError(f'no NIfTI file in {where}', expected, 'check the path')
+
+# %% ../nbs/23_predict.ipynb #d2000014
 def scans_in(
-    where, # a file, a folder, a Case, or a list of these
+    where, # a file, a folder, a task's folder (its test cases), a Case, or a list of these
     channels: int=1, # files per scan if they end in _0000, _0001, …
 ) -> list: # of Case
     "The scans at a place, each with all its modalities"
     if isinstance(where, Case): return [where]
     if isinstance(where, (list, tuple)): return [scan for one in where for scan in scans_in(one, channels)]
-    files = _scan_files(Path(where))
-    endings = [f'_{c:04}' for c in range(channels)]
-    has_numbers = channels > 1 and all(case_name(o)[-5:] in endings for o in files)
-    if not has_numbers: return [Case(case_name(o), (o,)) for o in files]
+    if (Path(where)/'dataset.json').is_file(): return _test_cases(Task.from_folder(where))
+    if not (files := _scan_files(Path(where))): return _series_in(Path(where))
+    return _cases_of(files, [f'_{c:04}' for c in range(channels)])
+
+def _test_cases(task):
+    "The cases of a task that have no label"
+    if task.test: return list(task.test)
+    raise FastsegError(f'no test case in {task.root}', 'scans without labels', f'name the scans: {task.root}/imagesTr')
+
+def _cases_of(
+    files, # scans
+    endings, # such as _0000: of the channels, where each has a file; also of a single one where nnU-Net wrote it
+) -> list: # of Case
+    "Files as cases, those of one case together"
+    if not all(case_name(o)[-5:] in endings for o in files): return [Case(case_name(o), (o,)) for o in files]
     by_case = {}
     for file in files: by_case.setdefault(case_name(file)[:-5], []).append(file)
     return [Case(name, tuple(group)) for name, group in by_case.items()]
@@ -136,6 +159,85 @@ def _runs_of(
             raise FastsegError(found, 'runs of one plan', 'predict with each alone')
     return runs
 
+# %% ../nbs/23_predict.ipynb #d2000002
+def _require_places(
+    cases, # of `Case`
+    out: Path, # folder for the labels
+):
+    "Raises `FastsegError` unless each label gets a file of its own, apart from the scans"
+    if out.exists() and not out.is_dir(): raise FastsegError(f'--out {out}, a file', 'a folder', 'choose another one')
+    by_name = {}
+    for case in cases:
+        other = by_name.setdefault(case.name, case)
+        if other is not case and other.image != case.image:
+            found = f'{other.image[0]} and {case.image[0]}, with labels of one name'
+            raise FastsegError(found, 'a name for each scan', 'rename one of them')
+        if (out/f'{case.name}.nii.gz').resolve() not in [o.resolve() for o in case.image]: continue
+        found, fix = f'--out {out}, the folder of the scans', 'labels would overwrite the scans'
+        raise FastsegError(found, 'another folder', fix)
+
+# %% ../nbs/23_predict.ipynb #d2000015
+def _whole_scan(
+    case: Case,
+) -> tuple: # (image [C,W,H,D] float32, affine 4×4)
+    "A scan whose voxels are all numbers"
+    image, affine = load_image(case)
+    bad = image.size - int(np.isfinite(image).sum())
+    if not bad: return image, affine
+    found = f'{bad} voxels that are NaN or infinite in {case.image[0]}'
+    raise FastsegError(found, 'a number in every voxel', 'export the scan again')
+
+def _failure(
+    failed: dict, # name of a scan → `FastsegError`
+    n: int, # scans in all
+) -> FastsegError:
+    "One error for all scans that could not be segmented"
+    first = next(iter(failed.values()))
+    if n == 1: return first
+    found = f'{len(failed)} of {n} scans that cannot be segmented ({", ".join(failed)}): {first.found}'
+    return FastsegError(found, first.expected, f'{first.fix}; the other labels are written')
+
+# %% ../nbs/23_predict.ipynb #d2000006
+class _Done:
+    "Which labels of a folder are there already, by the same networks and of the same scans"
+    def __init__(self, out, runs, flips, probabilities):
+        self.out, self.path, self.saved = out, out/'predictions.json', time.monotonic()
+        networks = [o.record.weights_sum or o.folder.resolve() for o in runs]
+        code = [class_scores, prepare, restore]
+        self.by = mark(networks, flips, probabilities, runs[0].plan.choices, code=code)
+        kept = read_json(self.path) if self.path.is_file() else {}
+        same = isinstance(kept, dict) and kept.get('by') == self.by and isinstance(kept.get('scans'), dict)
+        self.scans = kept['scans'] if same else {}
+        if not same: self.save() # what others have left here is not ours
+    def has(self, case):
+        try: return self.scans.get(case.name) == stamp(case) and (self.out/f'{case.name}.nii.gz').is_file()
+        except OSError: return False # its file will be missed when it is read
+    def add(self, case):
+        self.scans[case.name] = stamp(case)
+        if time.monotonic() - self.saved > 2: self.save()
+    def save(self):
+        write_json(self.path, dict(by=self.by, scans=self.scans))
+        self.saved = time.monotonic()
+
+# %% ../nbs/23_predict.ipynb #d2000007
+def _segment(
+    case: Case,
+    models, plan, flips, # see `predict_array`
+    out: Path, # folder for the label
+    probabilities: bool, # also keep these?
+):
+    "The label of one scan, written; a DICOM series is written as NIfTI first"
+    if case.image[0].is_dir():
+        scan = from_dicom(case.image[0], out/'scans'/f'{case.name}.nii.gz')
+        case = replace(case, image=(scan,))
+    image, affine = _whole_scan(case)
+    scores, way = _seen(models, image, affine, plan, flips)
+    del image
+    save_label(restore(scores, way, list(plan.labels)), out/f'{case.name}.nii.gz', case.image[0])
+    if not probabilities: return
+    shares = np.moveaxis(restore_scores(scores, way), 0, -1)
+    save_label(shares, out/'probabilities'/f'{case.name}.nii.gz', case.image[0])
+
 # %% ../nbs/23_predict.ipynb #d565805a
 def predict(
     run, # a Run or its folder, or a list of these (an ensemble: probabilities are averaged)
@@ -144,18 +246,20 @@ def predict(
     *,
     device=None, # None takes the best there is
     flips: bool=True, # look a second time, mirrored
+    probabilities: bool=False, # also write those of all classes, to the folder `probabilities`
 ) -> list: # paths of the labels, one per scan
-    "Segments scans and writes each label in the scan's own geometry"
-    runs = _runs_of(run)
+    "Segments scans and writes each label in the scan's own geometry; a bad scan does not stop the others"
+    runs, out = _runs_of(run), Path(out)
     plan = runs[0].plan
-    models = [o.model(device) for o in runs]
-    paths = []
-    for case in bar(scans_in(images, len(plan.modalities))):
-        path = Path(out)/f'{case.name}.nii.gz'
-        if path.resolve() in [o.resolve() for o in case.image]:
-            found = f'--out {out}, the folder of the scans'
-            raise FastsegError(found, 'another folder', 'labels would overwrite the scans')
-        image, affine = load_image(case)
-        save_label(predict_array(models, image, affine, plan, flips=flips), path, case.image[0])
-        paths.append(path)
-    return paths
+    cases = scans_in(images, len(plan.modalities))
+    _require_places(cases, out)
+    models, failed, done = [o.model(device) for o in runs], {}, _Done(out, runs, flips, probabilities)
+    try:
+        for case in bar([o for o in cases if not done.has(o)]):
+            try: _segment(case, models, plan, flips, out, probabilities)
+            except WriteError: raise # the next one would fail, too
+            except FastsegError as e: failed[case.name] = e
+            else: done.add(case)
+    finally: done.save()
+    if failed: raise _failure(failed, len(cases))
+    return [out/f'{case.name}.nii.gz' for case in cases]

@@ -6,9 +6,10 @@
 __all__ = ['Terms', 'epochs_of', 'processor', 'environment', 'Record', 'identity_of', 'difference']
 
 # %% ../nbs/21_record.ipynb #fd6cf036
-import json, platform, time
+import json, math, platform, time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 import torch
 import fastseg
@@ -29,10 +30,12 @@ class Terms:
     fold: int=0 # which of the five folds is kept apart
     split: tuple|None=None # (names of training cases, of cases kept apart) instead of the fold
     def __post_init__(self):
+        if not (isinstance(self.seed, Integral) and 0 <= self.seed < 2**32):
+            raise FastsegError(f'seed {self.seed}', 'a whole number from 0 to 4294967295', 'choose another seed')
         given = [o for o in (self.minutes, self.epochs, self.steps) if o is not None]
-        if len(given) < 2 and all(o > 0 for o in given): return
+        if len(given) < 2 and all(0 < o < math.inf for o in given): return
         found = f'minutes={self.minutes}, epochs={self.epochs} and steps={self.steps}'
-        raise FastsegError(found, 'one of the two or three, above 0', 'say for example --minutes 5')
+        raise FastsegError(found, 'one of the three, above 0 and finite', 'say for example --minutes 5')
     @property
     def has_budget(self): return (self.minutes, self.epochs, self.steps) != (None, None, None)
     def cases(self, task): return tuple(map(tuple, self.split or split(task, self.fold)))
@@ -82,6 +85,7 @@ class Record:
     peak_memory_mb: int = 0
     pieces: int = 1 # a batch was worked through in so many pieces
     waiting: float = 0. # share of the training time in which no batch was there yet
+    weights_sum: str = '' # check sum of the file of the weights
     @property
     def machine(self): # one line
         e = self.environment

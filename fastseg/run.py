@@ -6,7 +6,7 @@
 __all__ = ['Run', 'begin_run', 'require_free', 'find_run', 'run_lock', 'keep_record', 'records_table']
 
 # %% ../nbs/22_run.ipynb #659f6518
-import json
+import hashlib, json
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -32,15 +32,22 @@ class Run:
     @property
     def cases(self): # names of those trained on, and of those kept apart
         found = read_json(self.folder/'split.json')
-        return tuple(found['train']), tuple(found['valid'])
+        try: return tuple(found['train']), tuple(found['valid'])
+        except (LookupError, TypeError):
+            fix = 'copy the run again, or train it again'
+            raise FastsegError(f'{self.folder}/split.json of another kind', 'lists "train" and "valid"', fix) from None
     @property
     def log(self): return read_json(self.folder/'log.json') # a row per epoch
     @property
     def scores(self): return read_json(self.folder/'scores.json')
     @property
-    def weights(self): return load_tensors(self.folder/'weights.safetensors')[0]
+    def weights(self): return _whole_weights(self.folder/'weights.safetensors', self.record.weights_sum)
 
 # %% ../nbs/22_run.ipynb #ce4a7b1d
+def _is_a(value, kind): # kind: type of a field; JSON writes 5.0 as 5
+    return isinstance(value, (int, float) if kind is float else kind)
+
+# %% ../nbs/22_run.ipynb #r2000003
 def _read_record(
     folder: Path,
 ) -> Record:
@@ -50,10 +57,24 @@ def _read_record(
         fix = 'name a folder that `fastseg baseline` has made'
         raise FastsegError(f'no run.json in {folder}', 'the folder of a run', fix)
     found = read_json(path)
-    known = {o.name for o in fields(Record)}
-    if isinstance(found, dict) and {'task', 'terms', 'status'} <= set(found) <= known: return Record(**found)
+    try: record = Record(**found)
+    except TypeError: record = None # no dict, or with other keys
+    if record and all(_is_a(getattr(record, o.name), o.type) for o in fields(Record)): return record
     expected = f'one made by fastseg {fastseg.__version__}'
     raise FastsegError(f'a run of an older or unknown version in {folder}', expected, 'train it again')
+
+# %% ../nbs/22_run.ipynb #r2000002
+def _check_sum(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+def _whole_weights(
+    path: Path, # of weights
+    wanted: str, # check sum; '' if it is not known
+) -> dict: # name → tensor
+    "Weights that are as they were written"
+    weights = load_tensors(path)[0]
+    if wanted in ('', _check_sum(path)): return weights
+    fix = 'copy the run again, or train it again'
+    raise FastsegError(f'{path}, changed since it was written', 'the check sum in run.json', fix)
 
 # %% ../nbs/22_run.ipynb #a7528fed
 def begin_run(
@@ -102,7 +123,8 @@ def finish(self:Run,
     waited = sum(row.get('waited', 0) for row in rows) # seconds
     waiting = round(waited/max(60*last['minutes'], 1e-3), 4)
     self.record = replace(self.record, status='trained', steps=last['steps'], trained_minutes=last['minutes'],
-        peak_memory_mb=peak_memory_mb, pieces=pieces, waiting=waiting)
+        peak_memory_mb=peak_memory_mb, pieces=pieces, waiting=waiting,
+        weights_sum=_check_sum(self.folder/'weights.safetensors'))
     self.keep()
     (self.folder/'checkpoint.safetensors').unlink(missing_ok=True)
     return self

@@ -20,27 +20,38 @@ from .compare import Comparison, compare, compare_arms, show_gains
 from .power import describe_power, luck_of_pilot
 from .worth import worth_of, worth_text
 from .plan import Plan
+from .model import build_model
 from .machine import device_of
 from .record import Terms, environment, epochs_of
 from .run import Run, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
+from .transfer import load_source
 from .baseline import plan_baseline, train_baseline, with_budget
 from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, run_trials, trial_folder, weights_mark
 
 # %% ../nbs/32_study.ipynb #9aa95e97
+def _require_study(info, file): # what a JSON file holds
+    "Raises `FastsegError` unless it is that of a study"
+    is_run = lambda run: isinstance(run, dict) and {'arm', 'count', 'pair', 'scores'} <= set(run)
+    known = info if isinstance(info, dict) and isinstance(info.get('asked'), dict) else {}
+    right = {'question', 'steps', 'runs'} <= set(known) and isinstance(known['runs'], list)
+    if right and all(map(is_run, known['runs'])): return info
+    raise FastsegError(f'{file}, not of a study', 'question, steps and runs', 'begin the study anew in another folder')
+
 class Study:
     "Many runs, one question; all of it in a folder"
     def __init__(self, folder, info): self.folder, self.info = Path(folder), info
     def __repr__(self):
         return f'Study({str(self.folder)!r}: {self.info["question"]}, {len(self.runs)} runs)'
     @classmethod
-    def load(cls, folder):
-        path = Path(folder)/'study.json'
-        if path.is_file(): return cls(folder, read_json(path))
+    def load(cls, path): # its folder, or a record that was kept
+        path = Path(path)
+        file = path/'study.json' if path.is_dir() else path
+        if file.is_file(): return cls(file.parent, _require_study(read_json(file), file))
         fix = 'name a folder that `fastseg transfer` has made'
-        raise FastsegError(f'no study.json in {folder}', 'the folder of a study', fix)
+        raise FastsegError(f'no study.json in {path}', 'the folder of a study, or a kept record', fix)
     @property
     def plan(self): return Plan.load(self.folder/'plan.json')
     @property
@@ -210,6 +221,10 @@ _EQUAL = ('in each pair the same cases, patches, augmentation and order, and the
     'a gain within the margin is called no difference that matters.')
 
 # %% ../nbs/32_study.ipynb #0e0da4d0
+def _require_fitting(source, plan):
+    "A source that does not fit is found now, and not after measuring"
+    if source: load_source(source, build_model(plan, seed=0))
+
 def _require_possible(task, arms, design):
     "Wrong scans, arms and numbers are found before anything is trained"
     require_clean(task)
@@ -231,6 +246,7 @@ def _begun(target, arms, question, design, terms, spacing, plan, out) -> tuple: 
     folder = Path(out) if out else _study_folder(task, asked, terms)
     if not (study := _found_study(folder, asked)):
         plan = plan or _target_plan(task, arms, terms.minutes, terms.device, spacing)
+        for arm in arms: _require_fitting(arm.source, plan)
         study = _begin_study(folder, question, task, asked, plan, terms, design)
     device = terms.device or study.info['device']
     return study, _trials(study, task, arms, design.first_look, device), _trials(study, task, arms, design, device)
@@ -440,6 +456,8 @@ def _matrix_row(result, task):
     return dict(source=result.arm, target=task.folder_name, scratch=result.means[1], dice=result.means[0], **numbers)
 
 # %% ../nbs/32_study.ipynb #55077818
+_KEPT = ('case', 'label', 'name', *METRICS) # of each case and label
+
 @patch
 def keep(self:Study,
     path, # a JSON file, for instance in experimental/records
@@ -447,7 +465,7 @@ def keep(self:Study,
     "What was asked, steps, machine and all scores of a study in one small file"
     def short(run):
         kept = {k: run[k] for k in ('arm', 'count', 'pair', 'seed', 'train', 'steps', 'minutes', 'device')}
-        return dict(kept, scores=[{k: row[k] for k in ('case', 'name', *METRICS)} for row in run['scores']])
+        return dict(kept, scores=[{k: row[k] for k in _KEPT} for row in run['scores']])
     plan = {k: v for k, v in self.plan.choices.items() if k not in ('task', 'labels', 'modalities')}
     info = {k: v for k, v in self.info.items() if k not in ('data', 'runs')}
     sentences = [str(result) for result in self.results]
@@ -466,12 +484,13 @@ def demo(
     seed: int=0, # of the phantoms and the training
 ) -> Path: # the report
     "Makes phantoms of two tasks, trains on one, predicts, moves it onto the other beside a twin, and reports"
+    terms = Terms(minutes=minutes, seed=seed) # refuses what is none before anything is made
     base = Path(out) if out else results_path()/'demo'
     n = 1
     while (base/f'run{n}').exists(): n += 1
     say('1. phantoms of Hippocampus and Heart: synthetic scans in the layout of the Decathlon')
     task, hearts = _demo_tasks(base, seed)
-    run = _demo_baseline(task, Terms(minutes=minutes, seed=seed), base/f'run{n}')
+    run = _demo_baseline(task, terms, base/f'run{n}')
     study = _demo_transfer(run, hearts, minutes/6, seed, base/f'transfer{n}')
     page = write_report(run, task, more=[('h2', 'Transfer onto hearts'), *study.blocks()])
     say(f'report: {page}')

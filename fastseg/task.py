@@ -154,16 +154,23 @@ def label_names(
 ) -> dict: # value -> name, background first
     "Labels in one form, whichever way round they were written"
     fix = f'write "labels": {{"0": "background", "1": ...}} in {source}'
-    try:
-        pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in found.items()]
-        labels = {int(k): str(v) for k, v in pairs}
-    except (AttributeError, TypeError, ValueError):
-        expected = 'one whole number per label (regions are not supported)'
+    try: labels = dict(_label_pair(*pair) for pair in found.items())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        expected = 'a name and a whole number per label (no regions)'
         raise FastsegError(f'"labels" {found!r}', expected, fix) from None
-    if 0 not in labels or len(labels) < 2 or len(labels) < len(found) or min(labels) < 0 or max(labels) > 255:
-        expected = 'background as 0 and at least one more, each number once, none above 255'
-        raise FastsegError(f'"labels" {found!r}', expected, fix)
-    return dict(sorted(labels.items()))
+    if 0 not in labels or len(labels) < 2 or min(labels) < 0 or max(labels) > 255:
+        raise FastsegError(f'"labels" {found!r}', 'background as 0, another label, and none above 255', fix)
+    if len(labels) == len(found) == len(set(labels.values())): return dict(sorted(labels.items()))
+    raise FastsegError(f'"labels" {found!r}', 'each number and each name once', fix)
+
+def _label_pair(
+    key, value, # an entry of "labels": which of the two is the number depends on who wrote it
+) -> tuple: # (number, name)
+    "Number and name of a label"
+    number, name = (key, value) if str(key).isdigit() else (value, key)
+    if str(key) == str(value): name = str(name) # a number as its own name
+    if int(number) != float(number) or not isinstance(name, str) or not name.strip(): raise ValueError(name)
+    return int(number), name
 
 # %% ../nbs/01_task.ipynb #abd837d0
 def _modalities(
@@ -173,7 +180,7 @@ def _modalities(
     "Names of the modalities in the order of the channels"
     found = meta.get('modality', meta.get('channel_names'))
     try: return tuple(str(found[o]) for o in sorted(found, key=int)) or 1/0
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (LookupError, TypeError, ValueError, ZeroDivisionError):
         raise FastsegError(f'"modality" {found!r}', '{"0": "MRI"} or the like', f'correct {source}') from None
 
 # %% ../nbs/01_task.ipynb #90d2f853
@@ -262,19 +269,38 @@ def _read_meta(
     source = root/'dataset.json'
     if not source.is_file(): raise FastsegError(f'no dataset.json in {root}', 'a task folder', fix)
     meta = read_json(source)
-    if isinstance(meta, dict) and 'channel_names' in meta and 'training' not in meta: return meta
-    if isinstance(meta, dict) and isinstance(meta.get('training'), list): return _require_rows(meta, source)
+    known = meta if isinstance(meta, dict) else {}
+    if 'channel_names' in known and 'training' not in known: return _require_ending(meta, source)
+    if isinstance(known.get('training'), list): return _require_rows(meta, source)
     expected = 'the layout of MSD or of nnU-Net ("channel_names")'
     raise FastsegError(f'{source} without a list "training"', expected, fix)
+
+# %% ../nbs/01_task.ipynb #t2000002
+def _require_ending(
+    meta: dict, # a dataset.json of nnU-Net
+    source: Path, # its file, for the error
+) -> dict: # the same
+    "Raise `FastsegError` unless its files end as NIfTI does"
+    found = meta.get('file_ending', '.nii.gz')
+    if found in ('.nii', '.nii.gz'): return meta
+    raise FastsegError(f'"file_ending" {found!r} in {source}', '".nii.gz" or ".nii"', 'convert the scans to NIfTI')
+
+def _is_row(row): # of "training" or "test": names an image, and perhaps a label
+    row = row if isinstance(row, dict) else dict(image=row)
+    image, label = row.get('image'), row.get('label') or 'none'
+    return all(isinstance(o, str) and 0 < len(Path(o).name) < 250 and '\0' not in o for o in (image, label))
 
 def _require_rows(
     meta: dict, # a dataset.json of MSD
     source: Path, # its file, for the error
 ) -> dict: # the same
-    "Raise `FastsegError` unless every row of \"training\" names an image"
-    for row in meta['training']:
-        if isinstance(row, dict) and isinstance(row.get('image'), str): continue
-        raise FastsegError(f'{row!r} in "training" of {source}', '{"image": ..., "label": ...}', 'correct dataset.json')
+    "Raise `FastsegError` unless every row of \"training\" and \"test\" names an image"
+    for part, expected in (('training', '{"image": ..., "label": ...}'), ('test', 'a list of file names')):
+        rows = meta.get(part) or []
+        for row in rows if isinstance(rows, list) else [rows]:
+            right = isinstance(rows, list) and _is_row(row) and (part == 'test' or isinstance(row, dict))
+            if right: continue
+            raise FastsegError(f'{row!r} in "{part}" of {source}', expected, 'correct dataset.json')
     return meta
 
 # %% ../nbs/01_task.ipynb #0ed92e34
@@ -343,18 +369,24 @@ def _load_nifti(
     except Exception as e:
         why = ' '.join(str(e).splitlines()[:1])
         raise FastsegError(f'{path}, not readable as an image ({why})', expected, 'replace the file') from None
-    if isinstance(img, nib.Nifti1Pair): return img
-    raise FastsegError(f'{path}, a {type(img).__name__}', expected, 'convert it')
+    if not isinstance(img, nib.Nifti1Image):
+        raise FastsegError(f'{path}, a {type(img).__name__}', expected, 'convert it')
+    kind = img.get_data_dtype()
+    if kind.kind in 'iuf': return img
+    raise FastsegError(f'{path} with voxels of type {kind}', 'one real number a voxel', 'export it as a grey image')
 
 # %% ../nbs/01_task.ipynb #832886c2
 def _voxels(
-    img, # nibabel image
-    path: str|Path, # its file, for the error
+    path: str|Path, # a NIfTI file
     dtype='float32', # type of the array
 ): # array [W,H,D] or [W,H,D,C]
-    "All voxels of an opened NIfTI, with the scaling in its header applied"
-    import numpy as np
-    try: array = np.asarray(img.dataobj, dtype=dtype)
+    "All voxels of a NIfTI, with the scaling in its header applied; its file is read to the very end"
+    import gzip, numpy as np
+    kind, open_file = type(_load_nifti(path)), gzip.open if str(path).endswith('.gz') else open
+    try:
+        with open_file(path, 'rb') as file:
+            array = np.asarray(kind.from_stream(file).dataobj, dtype=dtype)
+            while file.read(2**20): pass # a zip file keeps its check sum there
     except Exception as e:
         found = f'{path}, cut short or damaged ({type(e).__name__})'
         raise FastsegError(found, 'a whole NIfTI file', 'download or copy it again') from None
@@ -372,7 +404,7 @@ def load_image(
     else: paths = case if isinstance(case, (list, tuple)) else [case]
     imgs = [_load_nifti(o) for o in paths]
     _require_one_grid(imgs, paths)
-    arrays = [_voxels(o, p) for o, p in zip(imgs, paths)]
+    arrays = list(map(_voxels, paths))
     arrays = [np.moveaxis(o, -1, 0) if o.ndim == 4 else o[None] for o in arrays]
     return np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]), imgs[0].affine
 
@@ -397,7 +429,7 @@ def load_label(
     path = case.label if isinstance(case, Case) else case
     if path is None: raise FastsegError(f'case {case.name} without a label', 'a training case', 'label it first')
     img = _load_nifti(path)
-    found = _voxels(img, path, None)
+    found = _voxels(path, None)
     if found.ndim == 3: return _whole_numbers(found, path), img.affine
     raise FastsegError(f'label {path} of shape {found.shape}', 'x, y, z', 'keep one label per voxel')
 

@@ -13,13 +13,13 @@ from fastai.callback.core import Callback, CancelFitException
 from fastcore.basics import patch
 from .settings import FastsegError, say
 from .task import Task
-from .plan import Plan
+from .plan import Plan, require_fits
 from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, set_weights, splitter
 from .machine import Peak, device_of, time_ways
 from .record import Record, Terms, epochs_of, identity_of
 from .run import Run, begin_run, find_run, run_lock
-from .learner import make_learner, shown_here
+from .learner import loss_function, make_learner, shown_here
 
 # %% ../nbs/27_train.ipynb #d0f82979
 def anneal(
@@ -53,7 +53,7 @@ class Seed(Callback):
     order = 1
     def __init__(self, seed:int): self.seed = seed
     def before_epoch(self):
-        number = self.seed*100_003 + self.epoch
+        number = (self.seed*100_003 + self.epoch) % 2**32 # the most that numpy takes
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)
@@ -215,6 +215,7 @@ def measure(
     terms: Terms=Terms(), # device and cases
 ) -> tuple: # the plan with its arithmetic, and the timing: of all ways, and what `rehearse` returns
     "How this machine runs the plan fastest, and what a step then costs"
+    require_fits(plan, task)
     device = device_of(terms.device)
     ways = time_ways(plan, device)
     fastest = next(iter(ways))
@@ -265,6 +266,7 @@ def _begin(task, plan, timing, out, terms, asked) -> Run:
 def _require_ready(plan, terms):
     "Raises `FastsegError` unless there is a budget, and a plan that was measured"
     if not terms.has_budget: raise FastsegError('no budget', 'minutes, epochs or steps', 'say for example --minutes 5')
+    loss_function(plan.loss, plan.label_weights) # refuses a loss that is none
     if plan.arithmetic != 'fastest': return
     raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
 
@@ -273,7 +275,9 @@ def _batches(task, run):
     "The DataLoaders of a run"
     device = device_of(run.record.terms['device'])
     foretold = run.record.forecast
-    steps = 5*foretold['steps'] if run.record.terms['minutes'] else foretold['steps']//foretold['epochs']
+    steps = max(1, foretold['steps']//foretold['epochs'])
+    if run.record.terms['minutes']: # then the clock ends an epoch, and it may be faster than foretold
+        steps = max(10*steps, min(5*foretold['steps'], 50_000))
     return dataloaders(task, run.plan, run.cases, steps=steps, device=device)
 
 # %% ../nbs/27_train.ipynb #e22de36b
@@ -325,6 +329,7 @@ def train_run(
 ) -> Run: # trained, without scores yet
     "Trains the plan on a task and fills the run's folder; goes on where an interrupted run stopped"
     _require_ready(plan, terms)
+    require_fits(plan, task)
     with run_lock(out):
         run = find_run(out, identity_of(task, plan, terms, asked or {}))
         run = run or _begin(task, plan, timing, out, terms, asked or {})

@@ -98,7 +98,7 @@ def source_weights(
     if isinstance(source, torch.nn.Module): return get_weights(source)
     if isinstance(source, dict): return source
     path = Path(source.folder if isinstance(source, Run) else source)
-    if path.is_dir(): path = Run.load(path).folder/'weights.safetensors'
+    if path.is_dir(): return Run.load(path).weights # by their check sum
     if path.is_file(): return _state_dict(_read_checkpoint(path), path)
     raise FastsegError(f'no weights at {path}', 'a finished run or a checkpoint', 'check the path')
 
@@ -124,7 +124,7 @@ def _state_dict(
 ) -> dict: # name → tensor
     "The weights in a checkpoint, however deep they lie"
     while isinstance(found, dict):
-        if found and all(torch.is_tensor(v) for v in found.values()): return found
+        if found and all(isinstance(k, str) and torch.is_tensor(v) for k, v in found.items()): return found
         inner = [found[k] for k in _KEYS if isinstance(found.get(k), dict)]
         if not inner: break
         found = inner[0]

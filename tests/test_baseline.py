@@ -113,7 +113,7 @@ def test_bad_names_are_one_line(places, capsys):
 
 def test_two_budgets_are_one_line(phantom_copy, places, capsys):
     "Minutes and epochs together are refused before any run folder appears"
-    fails(capsys, ['baseline', phantom_copy, '--minutes', '1', '--epochs', '2', '--out', places/'run', '--quiet'], 'one of the two')
+    fails(capsys, ['baseline', phantom_copy, '--minutes', '1', '--epochs', '2', '--out', places/'run', '--quiet'], 'one of the three')
     assert not (places/'run').exists()
 
 

@@ -43,5 +43,6 @@ def test_notebook_on_phantoms(path, places, atria, tmp_path):
     folder = tmp_path/path.parent.name
     folder.mkdir()
     for o in ROOT/'settings.ini', path: shutil.copy(o, tmp_path if o.suffix == '.ini' else folder)
+    if (kept := path.parent/'records').is_dir(): shutil.copytree(kept, folder/'records')
     env = dict(places, FASTSEG_PROFILE='small', FASTSEG_DATA_PATH=str(data))
     run('-m', 'nbconvert', '--to', 'notebook', '--execute', '--inplace', path.name, cwd=folder, env=env)

@@ -1,0 +1,177 @@
+"""Whatever a file or a word on the command line holds, it is read, or refused in one line: found, expected, what to do.
+
+`make test` tries a few dozen inputs for each reader, always the same ones; `make torture` tries thousands of new ones."""
+import copy, gzip, json, os
+import numpy as np, pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from fastseg.cli import main
+from fastseg.model import build_model, get_weights
+from fastseg.plan import Plan, make_plan
+from fastseg.fingerprint import fingerprint
+from fastseg.record import Record, Terms
+from fastseg.run import Run, begin_run
+from fastseg.settings import FastsegError, quiet, read_json, write_json
+from fastseg.study import Study
+from fastseg.task import Task, load_image, load_label
+from fastseg.transfer import load_source
+
+LONG = int(os.environ.get('FASTSEG_TORTURE', 0)) # inputs for each reader
+tried = settings(max_examples=LONG or 40, derandomize=not LONG, deadline=None, database=None,
+    suppress_health_check=list(HealthCheck))
+
+# inputs
+
+NUMBERS = st.integers() | st.floats(allow_nan=True, allow_infinity=True)
+JSON = st.recursive(st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=6)
+
+@st.composite
+def edited(draw, valid):
+    "A JSON value of which one to three places were changed or taken away"
+    data = copy.deepcopy(valid)
+    for _ in range(draw(st.integers(1, 3))):
+        node, parent = data, None
+        while isinstance(node, (dict, list)) and node and (parent is None or draw(st.booleans())):
+            key = draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
+            node, parent = node[key], node
+        if parent is None: return draw(JSON)
+        if draw(st.booleans()): del parent[key]
+        else: parent[key] = draw(JSON)
+    return data
+
+@st.composite
+def damaged(draw, whole):
+    "The bytes of a file with flipped bits, cut off, or with a hole"
+    how, data = draw(st.sampled_from(['flip', 'cut', 'hole'])), bytearray(whole)
+    place = draw(st.integers(0, len(data) - 1))
+    if how == 'cut': return bytes(data[:place])
+    if how == 'hole': return bytes(data[:place] + data[place + draw(st.integers(1, 64)):])
+    data[place] ^= 1 << draw(st.integers(0, 7))
+    return bytes(data)
+
+def read_or_refused(read):
+    "What a reader returns, or None if it refuses in three parts; any other error fails the test"
+    try: return read()
+    except FastsegError as e:
+        assert str(e).startswith('found ') and '; expected ' in str(e) and '\n' not in str(e)
+
+# what is damaged
+
+@pytest.fixture(scope='module')
+def task(phantoms): return Task.from_folder(phantoms('Hippocampus'))
+
+@pytest.fixture(scope='module')
+def plan(task):
+    with quiet(): return make_plan(fingerprint(task)).change(features=[8, 16, 32], patch_size=[24, 32, 24])
+
+@pytest.fixture(scope='module')
+def run(task, plan, tmp_path_factory):
+    "A run that was finished after no step"
+    folder, terms = tmp_path_factory.mktemp('run'), Terms(steps=1)
+    record = Record(task.folder_name, str(task.root), {}, {}, {}, 'cpu', {}, {}, 0)
+    begun = begin_run(folder/'whole', record, plan, terms.cases(task))
+    return begun.finish(get_weights(build_model(plan, seed=0)), [dict(steps=1, minutes=.1)])
+
+@pytest.fixture
+def spoiled(run, tmp_path):
+    "Copies of the run's files, of which a test spoils one"
+    for path in run.folder.iterdir():
+        if path.is_file(): (tmp_path/path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+# files of fastseg
+
+@tried
+@given(st.data())
+def test_a_plan(plan, spoiled, data):
+    path = spoiled/'plan.json'
+    path.write_text(json.dumps(data.draw(edited(json.loads(json.dumps(vars(plan)))))))
+    found = read_or_refused(lambda: Plan.load(path))
+    if found: assert found.explain()
+
+@tried
+@given(st.data())
+def test_a_record(run, spoiled, data):
+    (spoiled/'run.json').write_text(json.dumps(data.draw(edited(read_json(run.folder/'run.json')))))
+    found = read_or_refused(lambda: Run.load(spoiled))
+    if found: read_or_refused(lambda: found.model('cpu'))
+
+@tried
+@given(st.data())
+def test_the_cases_of_a_run(run, spoiled, data):
+    (spoiled/'split.json').write_text(json.dumps(data.draw(edited(read_json(run.folder/'split.json')))))
+    read_or_refused(lambda: Run.load(spoiled).cases)
+
+@tried
+@given(st.data())
+def test_a_study(tmp_path, data):
+    runs = [dict(arm=arm, count=1, pair='seed0', scores=[]) for arm in ('scratch', 'transfer')]
+    (tmp_path/'study.json').write_text(json.dumps(data.draw(edited(dict(question='?', steps=1, asked={}, runs=runs)))))
+    found = read_or_refused(lambda: Study.load(tmp_path))
+    if found: assert 'runs)' in repr(found) and found.level
+
+@tried
+@given(st.data())
+def test_weights(run, spoiled, data):
+    "Damage is told, or it was in a place that does not matter"
+    (spoiled/'weights.safetensors').write_bytes(data.draw(damaged((run.folder/'weights.safetensors').read_bytes())))
+    assert read_or_refused(lambda: Run.load(spoiled).weights) is None
+
+@pytest.mark.parametrize('content', [7, [], [1], {}, None, 'x', {1: torch.ones(2)}, dict(a=1), dict(state_dict=3),
+    dict(a=torch.ones(2))], ids=str)
+def test_a_foreign_checkpoint(plan, tmp_path, content):
+    torch.save(content, tmp_path/'source.pt')
+    assert read_or_refused(lambda: load_source(tmp_path/'source.pt', build_model(plan))) is None
+
+# scans and what describes them
+
+@tried
+@given(st.data())
+def test_dataset_json(task, tmp_path, data):
+    for part in ('imagesTr', 'labelsTr', 'imagesTs'):
+        if not (tmp_path/part).exists(): (tmp_path/part).symlink_to(task.root/part)
+    (tmp_path/'dataset.json').write_text(json.dumps(data.draw(edited(read_json(task.root/'dataset.json')))))
+    read_or_refused(lambda: Task.from_folder(tmp_path))
+
+@pytest.mark.parametrize('ending', ['.nii.gz', '.nii'])
+@pytest.mark.parametrize('read', [load_image, load_label])
+def test_a_scan(task, tmp_path, read, ending):
+    "A changed bit is told wherever a check sum knows of it; nothing but a changed number is ever the result"
+    packed = (task.train[0].image[0] if read is load_image else task.train[0].label).read_bytes()
+    whole = packed if ending == '.nii.gz' else gzip.decompress(packed)
+    path = tmp_path/f'scan{ending}'
+    path.write_bytes(whole)
+    right, affine = read(path)
+    @tried
+    @given(damaged(whole))
+    def spoil(content):
+        path.write_bytes(content)
+        found = read_or_refused(lambda: read(path))
+        if found and ending == '.nii.gz': assert np.array_equal(found[0], right) and np.array_equal(found[1], affine)
+    spoil()
+
+# words
+
+@pytest.mark.parametrize('words', ['baseline 4 --minutes nan', 'baseline 4 --minutes inf', 'baseline 4 --minutes 0',
+    'baseline 4 --minutes -1', 'baseline 4 --seed -1', 'baseline 4 --seed 4294967296', 'demo --minutes nan',
+    'transfer a b --labels 0', 'transfer a b --workers -1', 'transfer a b --steps 0', 'bench 4 --seconds 0'])
+def test_an_impossible_number(words, capsys):
+    with pytest.raises(SystemExit) as e: main(words.split())
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and len(err.splitlines()) == 1 and 'expected a' in err
+
+@pytest.mark.parametrize('words', [['check', ''], ['plan', 'a\0b'], ['predict', 'r', 'i', '--out', 'x'*300]], ids=repr)
+def test_an_impossible_path(words, capsys):
+    with pytest.raises(SystemExit) as e: main(words)
+    assert e.value.code == 2 and 'expected a path' in capsys.readouterr().err
+
+@tried
+@given(words=st.lists(st.text(st.characters(exclude_characters='/.~'), max_size=12) | st.sampled_from(['baseline', 'predict', 'transfer', 'evaluate', 'check',
+    'plan', '--out', '--minutes', '--steps', '1', 'nan', 'nowhere', '4']), max_size=6))
+def test_any_words(words, tmp_path, monkeypatch):
+    "Any words at all: the help, or one line; never a traceback, never an unexpected error (which is code 1)"
+    monkeypatch.chdir(tmp_path)
+    for key in ('DATA', 'MODELS', 'RESULTS'): monkeypatch.setenv(f'FASTSEG_{key}_PATH', str(tmp_path/key))
+    try: code = main(words)
+    except SystemExit as e: code = e.code
+    assert code in (0, 2)
