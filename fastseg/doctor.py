@@ -10,7 +10,7 @@ __all__ = ['TESTED', 'Line', 'package_line', 'card_lines', 'memory_line', 'disk_
 import importlib, os, shutil, subprocess, sys, time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from .settings import FastsegError, data_path, models_path, results_path, say
+from .settings import FastsegError, data_path, free_memory, models_path, results_path, say
 
 # %% ../nbs/35_doctor.ipynb #z0000009
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def _by_size(what, free, least, enough, mend): # gigabytes
 
 def memory_line() -> Line:
     "Is there memory for a training?"
-    import psutil
-    return _by_size('memory', psutil.virtual_memory().available/2**30, 1.5, 4, 'close other programs')
+    return _by_size('memory', free_memory()/2**30, 1.5, 4, 'close other programs')
 
 def disk_lines() -> list: # of Line
     "Is there room where models and results go, and may we write there?"

@@ -8,7 +8,7 @@ __all__ = ['device_of', 'time_ways', 'Peak', 'step_memory', 'parse_memory', 'fit
 # %% ../nbs/20_machine.ipynb #c922aad5
 import re, time
 import numpy as np, torch
-from .settings import FastsegError
+from .settings import FastsegError, free_memory
 from .plan import Plan, fit_patch, patch_factor
 from .model import build_model, run_as
 
@@ -141,13 +141,12 @@ def _free_memory(
     memory=None, # what may be used in all, such as '8GB'; None: what is free now
 ) -> float: # bytes
     "What a training step may take"
-    import psutil
     if device.type == 'cuda':
         free = torch.cuda.mem_get_info(device)[0]
         return min(free, parse_memory(memory) or free)
-    free = psutil.virtual_memory().available
-    if memory: free = min(free, parse_memory(memory) - psutil.Process().memory_info().rss)
-    return max(free, 0)
+    if not memory: return free_memory()
+    import psutil
+    return max(0, min(free_memory(), parse_memory(memory) - psutil.Process().memory_info().rss))
 
 # %% ../nbs/20_machine.ipynb #7005ae77
 def _smaller(

@@ -90,10 +90,11 @@ def _unet(
     spacing, # mm
     width: int=32, # features of the first level
     most: int=4, # levels at the most
+    squeezed: bool=True, # write blocks of voxels into channels first?
 ) -> dict: # name, and arguments: squeeze, strides and kernels per level and axis, features per level
     "Halves each axis while it is long enough and its voxels are not much coarser than the others"
     size, step = np.asarray(patch, float), np.asarray(spacing, float)
-    by = squeeze = _halved(size, step, 16)
+    by = squeeze = _halved(size, step, 16) if squeezed else np.ones(3, int)
     strides, kernels = [[1, 1, 1]], []
     while True:
         size, step = size/by, step*by
@@ -136,18 +137,23 @@ def _patch_and_network(
     spacing, # mm
     voxels: float, # that a patch may have
     network: dict|None=None, # one that exists already; None: the one that suits the patch
+    in_full: bool=False, # every voxel, and a patch that is shaped like the case, as nnU-Net has it
 ): # patch in voxels, and the network
-    "The whole case if it fits; otherwise the longest side in mm is shortened until it does"
+    "The whole case if it fits; otherwise the longest side is shortened until it does"
     if network: return fit_patch(shape, spacing, voxels, network), network
-    size = np.ceil(np.asarray(shape, float))
+    shape, spacing = np.asarray(shape, float), np.asarray(spacing, float)
+    size = np.minimum(np.ceil(shape), _cube(spacing)) if in_full else np.ceil(shape)
     while True:
-        network = _unet(size, spacing)
+        network = _unet(size, spacing, most=6, squeezed=False) if in_full else _unet(size, spacing)
         factor = patch_factor(network)
         rounded = (np.ceil(size/factor)*factor).astype(int)
         if rounded.prod() <= voxels: return rounded.tolist(), network
-        longest = int((size*spacing).argmax())
+        longest = int((size/shape if in_full else size*spacing).argmax())
         shorter = rounded[longest] - factor[longest]
         size[longest] = shorter if shorter > 0 else size[longest] - 1
+
+def _cube(spacing, edge=256): # voxels along each axis of a cube in mm that has edge³ voxels
+    return np.round(edge*np.prod(spacing)**(1/3)/spacing)
 
 # %% ../nbs/16_plan.ipynb #16fc7218
 @dataclass
@@ -377,9 +383,14 @@ def _most_voxels(
     if minutes and minutes < 5: return 6e5*max(1/3, minutes/8)
     return 6e5
 
-def _batch_size(patch, voxels, device):
-    "Patches per step: two on a processor; on a card as many as twice the voxels of the largest patch allow"
-    return 2 if device == 'cpu' else int(np.clip(2*voxels//np.prod(patch), 2, 16))
+def _batch_size(patch, voxels, device, cases=np.inf): # cases: voxels of all of them
+    "Patches per step: two on a processor; on a card twice the largest patch, and no more than 5 % of all voxels"
+    if device == 'cpu': return 2
+    return int(np.clip(min(2*voxels, .05*cases)//np.prod(patch), 2, 16))
+
+def _has_hours(device, minutes):
+    "Is there a card, and an hour for it at least?"
+    return device != 'cpu' and not (minutes and minutes < 60)
 
 def _is_short(device, minutes):
     "Is time so short that a coarser spacing pays?"
@@ -400,6 +411,16 @@ _REASONS = dict(
     flips='axis 0 is left–right: a mirrored body looks like a body, also where an organ lies on one side',
     arithmetic='timed on this machine before training')
 
+def _patch_reason(shape, voxels, device):
+    "Why a patch is as large as it is"
+    return f'of {_times(shape, ".0f")} in a median case; at most {voxels:,.0f} voxels on {device}'
+
+def _network_reasons(is_given, in_full):
+    "Why a network is as it is"
+    if is_given: return dict(network='that of another plan, so that weights can move')
+    if not in_full: return dict(network='a processor, or little time: few levels on squeezed voxels')
+    return dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
+
 # %% ../nbs/16_plan.ipynb #99486b42
 def make_plan(
     seen: Fingerprint, # of the task
@@ -412,12 +433,12 @@ def make_plan(
 ) -> Plan: # with a reason for each choice
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
-    working, why_spacing = _working_spacing(seen, voxels, _is_short(device, minutes), spacing)
+    working, why_mm = _working_spacing(seen, voxels, _is_short(device, minutes), spacing)
     rules, why_rules = _normalisation(seen)
-    shape = seen.size/working
-    patch, network = _patch_and_network(shape, working, voxels, network)
-    batch = _batch_size(patch, voxels, device)
-    size = f'of {_times(shape, ".0f")} in a median case; at most {voxels:,.0f} voxels on {device}'
-    why = dict(_REASONS, spacing=why_spacing, normalisation=why_rules, patch_size=size)
-    facts = seen.task, tuple(seen.modalities), dict(seen.labels)
-    return Plan(*facts, working.round(4).tolist(), patch, batch, rules, network, reasons=why)
+    shape, in_full = seen.size/working, _has_hours(device, minutes)
+    patch, unet = _patch_and_network(shape, working, voxels, network, in_full)
+    batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
+    why = _REASONS | _network_reasons(bool(network), in_full)
+    why |= dict(spacing=why_mm, normalisation=why_rules, patch_size=_patch_reason(shape, voxels, device))
+    who = seen.task, tuple(seen.modalities), dict(seen.labels)
+    return Plan(*who, working.round(4).tolist(), patch, batch, rules, unet, reasons=why)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
-from .settings import FastsegError, bar, mark, results_path, write_file
+from .settings import FastsegError, bar, free_memory, mark, results_path, write_file
 from .space import body_axes, from_ras, to_ras
 from .task import Case, Task, stamp
 from .plan import Plan
@@ -288,9 +288,9 @@ def hold(
     share: float=.1, # of the memory that is free now
 ) -> bool: # is there room for all of them?
     "Reads prepared cases into memory, as many as there is room for"
-    import gc, psutil
+    import gc
     gc.collect() # cases of DataLoaders that are no longer used
-    room = share*psutil.virtual_memory().available
+    room = share*free_memory()
     for case in cases:
         room -= case.path.stat().st_size
         if room < 0: return False

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'data_path', 'models_path', 'results_path', 'Profile', 'profile', 'quiet',
-           'is_quiet', 'say', 'has_screen', 'bar', 'write_file', 'plain', 'write_json', 'read_json', 'mark']
+           'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'write_file', 'plain', 'write_json', 'read_json',
+           'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
 import configparser, hashlib, inspect, json, math, os, sys
@@ -136,6 +137,20 @@ def bar(
     if not has_screen(): return things
     from fastprogress import progress_bar
     return progress_bar(things, total=total, leave=False)
+
+# %% ../nbs/00_settings.ipynb #q2000003
+_GROUPS = [('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')]
+
+def free_memory(
+    groups='/sys/fs/cgroup', # folder of the control group
+): # bytes
+    "What this process may still take: of the machine, or of its control group if that has less."
+    import psutil
+    free = [psutil.virtual_memory().available]
+    for limit, used in _GROUPS:
+        try: free.append(int((Path(groups)/limit).read_text()) - int((Path(groups)/used).read_text()))
+        except (OSError, ValueError): pass # no such group, or 'max': no limit
+    return max(0, min(free))
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
 def write_file(

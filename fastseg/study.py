@@ -27,9 +27,9 @@ from .run import Run, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
-from .transfer import load_source
+from .transfer import load_source, weights_mark
 from .baseline import plan_baseline, train_baseline, with_budget
-from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, run_trials, trial_folder, weights_mark
+from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, run_trials, trial_folder
 
 # %% ../nbs/32_study.ipynb #9aa95e97
 def _require_study(info, file): # what a JSON file holds

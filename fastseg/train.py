@@ -251,13 +251,17 @@ def _say_forecast(plan, device, timing, expected):
     say(f'training takes about {long} ({expected["steps"]} steps) and {expected["memory_mb"]/1024:.1f} GB')
 
 # %% ../nbs/27_train.ipynb #d5316d89
+def _identity(task, plan, terms, asked):
+    "What makes two runs the same; a source is known by its weights, wherever they lie"
+    return identity_of(task, plan, terms, {k: v for k, v in asked.items() if k != 'source'})
+
 def _begin(task, plan, timing, out, terms, asked) -> Run:
     "Says what is going to happen and writes it down"
     device = device_of(terms.device)
     expected = forecast(terms, timing)
     _say_forecast(plan, device, timing, expected)
     parameters = sum(p.numel() for p in build_model(plan).parameters())
-    identity = identity_of(task, plan, terms, asked)
+    identity = _identity(task, plan, terms, asked)
     record = Record(task.folder_name, str(task.root), asdict(terms), asked, identity, str(device), expected, timing,
         parameters)
     return begin_run(out, record, plan, terms.cases(task))
@@ -331,7 +335,7 @@ def train_run(
     _require_ready(plan, terms)
     require_fits(plan, task)
     with run_lock(out):
-        run = find_run(out, identity_of(task, plan, terms, asked or {}))
+        run = find_run(out, _identity(task, plan, terms, asked or {}))
         run = run or _begin(task, plan, timing, out, terms, asked or {})
         if run.record.status == 'trained': return run
         return _fit(run, _batches(task, run), load_start, budget, cbs)

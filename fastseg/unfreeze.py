@@ -18,7 +18,7 @@ from .model import model_parts
 from .record import Terms
 from .run import Run
 from .train import Budget, anneal, train_run
-from .transfer import altered, load_source
+from .transfer import altered, load_source, weights_mark
 
 # %% ../nbs/29_unfreeze.ipynb #44ee1281
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def fine_tune(
     def load_start(model):
         weights = altered(source, altered_by, terms.seed) if altered_by else source
         write_json(Path(out)/'start.json', load_source(weights, model).to_dict('records'))
-    asked = dict(source=_name_of(source), schedule=schedule, altered_by=altered_by)
+    asked = dict(source=_name_of(source), weights=weights_mark(source), schedule=schedule, altered_by=altered_by)
     return train_run(task, plan, timing, out=out, terms=terms, asked=asked, load_start=source and load_start,
         budget=partial(Stages, stages), cbs=[KeepFrozen(), *cbs])
 

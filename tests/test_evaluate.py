@@ -118,3 +118,54 @@ def test_a_real_heart_moved_by_one_voxel(real_data):
     label, affine = load_label(task.train[0].label)
     score = score_case(np.roll(label, 1, 0), label, task.labels, nib.affines.voxel_sizes(affine))['left atrium']
     assert score['dice'] > .9 and score['nsd'] == 1 and abs(score['hd95_mm'] - 1.25) < .01
+
+
+def by_simpleitk(p, t, spacing, tolerance):
+    "Dice, HD95 in mm and NSD of two masks, by SimpleITK alone"
+    sitk = pytest.importorskip('SimpleITK')
+    images = [sitk.GetImageFromArray(np.pad(mask, 1).T.astype(np.uint8)) for mask in (p, t)] # an edge has a border, too
+    for image in images: image.SetSpacing(spacing)
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*images)
+    borders = [sitk.LabelContour(image, False) for image in images]
+    maps = [np.abs(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(o, False, False, True))) for o in borders]
+    here, there = (sitk.GetArrayFromImage(o) > 0 for o in borders)
+    ways = maps[1][here], maps[0][there]
+    within = sum((way <= tolerance).sum() for way in ways)/sum(map(len, ways))
+    return overlap.GetDiceCoefficient(), max(np.percentile(way, 95) for way in ways), within
+
+
+def awkward(shape=(20, 18, 12)):
+    "Pairs of masks that are hard to score: a single voxel, a plate, everything, two islands"
+    one, plate, all_of_it, islands = (np.zeros(shape, np.uint8) for _ in range(4))
+    one[5, 5, 5], plate[:, 3], all_of_it[:], islands[2:5, 2:5, 2:5] = 1, 1, 1, 1
+    islands[15:18, 14:17, 8:10] = 1
+    masks = one, plate, all_of_it, islands
+    return [(a, b) for a in masks for b in masks]
+
+
+def agree(p, t, spacing):
+    "Our scores, MONAI's and SimpleITK's, within 0.001"
+    torch, metrics = pytest.importorskip('torch'), pytest.importorskip('monai.metrics')
+    own = score_case(p, t, {1: 'one'}, spacing)['one']
+    a, b = (torch.as_tensor(x == 1)[None, None].float() for x in (p, t))
+    more = dict(include_background=True, spacing=spacing)
+    theirs = (metrics.compute_dice(a, b).item(), metrics.compute_hausdorff_distance(a, b, percentile=95, **more).item(),
+        metrics.compute_surface_dice(a, b, [2.0001], **more).item())
+    for found in (theirs, by_simpleitk(p == 1, t == 1, spacing, 2.0001)):
+        np.testing.assert_allclose([own['dice'], own['hd95_mm'], own['nsd']], found, atol=1e-3)
+
+
+@pytest.mark.parametrize('spacing', [(1., 1., 1.), (.7, .7, 5.)])
+def test_three_implementations_agree_on_awkward_masks(spacing):
+    for p, t in awkward(): agree(p, t, spacing)
+
+
+def test_three_implementations_agree_on_real_cases(real_data):
+    "Twenty real hippocampi, each against itself, moved and gnawed at by chance"
+    task, rng = Task.from_folder(real_data/'Task04_Hippocampus'), np.random.default_rng(0)
+    for case in task.train[:20]:
+        label, affine = load_label(case.label)
+        moved = np.roll(label, rng.integers(-2, 3, 3), (0, 1, 2))
+        moved[rng.random(moved.shape) < .1] = 0
+        agree((moved == 1).astype(np.uint8), (label == 1).astype(np.uint8), tuple(map(float, nib.affines.voxel_sizes(affine))))
