@@ -127,9 +127,9 @@ def speed_line(
     from fastseg.machine import device_of
     device, cores, threads = device_of(), os.cpu_count() or 1, torch.get_num_threads()
     times = sorted(_step_times(seconds, device))
-    work = 6*32*32*27*48**3/1e9 # thousand millions of multiplications and additions, forward and backward
+    work = 4*32*32*27*48**3/1e9 # thousand millions of operations: of the forward pass, and of the weights' gradients
     found = f'{work/times[0]:.0f} GFLOP/s on {device} (3D convolutions, fp32)'
-    if device.type == 'cpu' and threads == 1 < cores:
+    if device.type == 'cpu' and threads == 1 and cores > 1:
         return Line('speed', 'warning', f'{found}, one thread on {cores} cores', 'unset OMP_NUM_THREADS')
     if times[len(times)*3//4] < 2*times[0]: return Line('speed', 'ok', found)
     return Line('speed', 'warning', f'{found}, but often half of it', 'close other programs')
@@ -142,12 +142,12 @@ def examine(
     python = '.'.join(map(str, sys.version_info[:3]))
     is_known = (3, 10) <= sys.version_info[:2] <= (3, 13)
     yield Line('Python', 'ok' if is_known else 'warning', python, '' if is_known else 'take 3.10 to 3.13')
-    packages = [package_line(name, tested) for name, tested in TESTED.items()]
-    yield from packages
+    for name, tested in TESTED.items(): yield package_line(name, tested)
     yield from card_lines()
-    for lines in (lambda: [memory_line()], disk_lines, lambda: [data_line()]):
-        try: yield from lines()
-        except FastsegError as e: yield Line('settings', 'failure', e.found, e.fix)
+    for look in (memory_line, disk_lines, data_line): # each gives a line, or a list of lines
+        try: found = look()
+        except FastsegError as e: found = Line('settings', 'failure', e.found, e.fix)
+        yield from found if isinstance(found, list) else [found]
     try: yield speed_line(seconds)
     except (ImportError, RuntimeError): pass # told above: no PyTorch, or a card that cannot be used
 

@@ -71,9 +71,9 @@ def _working_spacing(
     if (working <= native).all():
         return native, 'median spacing of the task; where slices are thick, the tenth percentile'
     many = np.prod(working/native)
-    return working, (f'time is short: coarser than the native {_times(native, ".2f")} mm, so that a patch sees a '
-        f'quarter of a case; the price: {many:.1f} native voxels become one, borders and small lesions are drawn '
-        'more coarsely; refuse with spacing native')
+    return working, (f'time is short: coarser than the native {_times(native, ".2f")} mm, so that a patch sees '
+        f'about a quarter of a case; the price: {many:.1f} native voxels become one, borders and small lesions are '
+        'drawn more coarsely; refuse with spacing native')
 
 # %% ../nbs/16_plan.ipynb #7d3f96f1
 def _halved(
@@ -405,8 +405,8 @@ _REASONS = dict(
     batch_size='many small steps on a processor, large ones on a card',
     loss='voxels and labels both count',
     learning_rate='high, and annealed to zero within the time at hand',
-    weight_decay='more of it helped hippocampi and harmed hearts',
-    fade='0 is never: fading helped hippocampi and harmed hearts',
+    weight_decay='the usual one; more of it is no clear gain, see experimental/06',
+    fade='0 is never; fading is no clear gain, see experimental/06',
     foreground='so that small labels are seen',
     flips='axis 0 is left–right: a mirrored body looks like a body, also where an organ lies on one side',
     arithmetic='timed on this machine before training')

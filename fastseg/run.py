@@ -95,18 +95,20 @@ def begin_run(
 def save_checkpoint(self:Run,
     tensors:dict, # name → tensor: weights and the optimiser's state
     rows:list, # of the log, one per epoch
+    part:dict|None=None, # seconds and steps so far, if the epoch is not over yet
 ):
     "Keeps what is needed to go on; weights and log in one file, so that they cannot disagree"
-    save_tensors(self.folder/'checkpoint.safetensors', tensors, rows=json.dumps(rows))
+    notes = dict(rows=json.dumps(rows), part=json.dumps(part or {}))
+    save_tensors(self.folder/'checkpoint.safetensors', tensors, **notes)
     write_json(self.folder/'log.json', rows) # for people who look in; the checkpoint is what counts
 
 @patch
-def load_checkpoint(self:Run)->tuple: # (name → tensor, rows of the log); ({}, []) before the first epoch has ended
+def load_checkpoint(self:Run)->tuple: # (name → tensor, rows of the log, part); ({}, [], {}) if there is none yet
     "Where a run stopped"
     path = self.folder/'checkpoint.safetensors'
-    if not path.exists(): return {}, []
+    if not path.exists(): return {}, [], {}
     tensors, notes = load_tensors(path)
-    return tensors, json.loads(notes['rows'])
+    return tensors, json.loads(notes['rows']), json.loads(notes.get('part', '{}'))
 
 # %% ../nbs/22_run.ipynb #e1780058
 @patch

@@ -101,17 +101,27 @@ def _set_optimiser(
 class Checkpoint(Callback):
     "A row of the log and a checkpoint after each epoch; an epoch that was done before an interruption is left out"
     order = 65
-    def __init__(self, run:Run, budget:Budget, rows=()): self.run, self.budget, self.rows = run, budget, list(rows)
-    def before_fit(self): self.steps = self.rows[-1]['steps'] if self.rows else 0
+    every = 300. # seconds after which there is one within an epoch as well, if the budget is minutes
+    def __init__(self, run:Run, budget:Budget, rows=(), part=None): # part: see `save_checkpoint`
+        self.run, self.budget, self.rows, self.part = run, budget, list(rows), part or {}
+    def before_fit(self):
+        self.steps = self.part.get('steps') or (self.rows[-1]['steps'] if self.rows else 0)
+        self.saved = time.perf_counter()
     def before_epoch(self): self.losses = []
     def after_batch(self):
         if not self.training: return
         self.steps += 1
         self.losses.append(self.loss.detach())
+        is_long_ago = time.perf_counter() - self.saved > self.every
+        if self.budget.seconds and is_long_ago: self.save(dict(seconds=self.budget.elapsed, steps=self.steps))
     def after_epoch(self):
         if self.epoch < len(self.rows): return # fastai walks through skipped epochs as well
         self.rows.append(self.row())
-        self.run.save_checkpoint({**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}, self.rows)
+        self.save()
+    def save(self, part=None):
+        tensors = {**get_weights(self.model), **_optimiser_tensors(self.opt.opt)}
+        self.run.save_checkpoint(tensors, self.rows, part)
+        self.saved = time.perf_counter()
 
 # %% ../nbs/27_train.ipynb #9ba180bd
 @patch
@@ -285,19 +295,23 @@ def _batches(task, run):
     return dataloaders(task, run.plan, run.cases, steps=steps, device=device)
 
 # %% ../nbs/27_train.ipynb #e22de36b
+def _seconds_used(rows, part): # both of the last checkpoint
+    "How much of the budget is gone"
+    return part.get('seconds') or (rows[-1]['minutes']*60 if rows else 0.)
+
 def _where_it_stopped(run, dls, load_start, budget, cbs) -> tuple: # the Learner, and its `Checkpoint`
     "A Learner with the first weights, or with everything as the last checkpoint kept it"
-    saved, rows = run.load_checkpoint()
+    saved, rows, part = run.load_checkpoint()
     plan, terms = run.plan, Terms(**run.record.terms)
     model = build_model(plan, terms.seed)
-    if load_start and not rows: load_start(model)
+    if load_start and not saved: load_start(model)
     rates = [plan.learning_rate]*len(splitter(model))
-    budget = budget(rates, terms.minutes, rows[-1]['minutes']*60 if rows else 0.)
-    checkpoint = Checkpoint(run, budget, rows)
+    budget = budget(rates, terms.minutes, _seconds_used(rows, part))
+    checkpoint = Checkpoint(run, budget, rows, part)
     pace = Pace(run.record.timing['step_seconds'], tries_threads=bool(terms.minutes))
     own = [budget, Fade(budget, plan.fade), Seed(terms.seed), checkpoint, pace]
     learn = make_learner(dls, plan, model, cbs=[*own, *cbs])
-    if rows:
+    if saved:
         set_weights(learn.model, saved)
         learn.create_opt()
         _set_optimiser(learn.opt.opt, saved)
