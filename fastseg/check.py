@@ -13,23 +13,21 @@ from pathlib import Path
 import numpy as np
 from .settings import FastsegError, bar, data_path, is_quiet, mark, read_json, results_path, write_json
 from .space import orientation_of
-from .task import Case, Task, case_name, stamp
+from .task import Case, Task, case_name, stamp, whole_file
 
 # %% ../nbs/08_check.ipynb #e478d6cd
 def _decode(
     path: Path, # .nii or .nii.gz
 ) -> tuple: # (header as it was written, affine 4×4, voxels as stored, slope, intercept)
     "Read a NIfTI file to its very end"
-    import gzip, nibabel as nib
+    import nibabel as nib
     kind = type(nib.load(path))
     if not issubclass(kind, nib.Nifti1Image): raise ValueError(f'a {kind.__name__}, not NIfTI')
-    open_file = gzip.open if path.suffix == '.gz' else open
-    with open_file(path, 'rb') as f:
+    with whole_file(path) as f:
         header = kind.header_class.from_fileobj(f, check=False) # nibabel would mend a spacing of 0
         f.seek(0)
         img = kind.from_stream(f)
         voxels = img.dataobj.get_unscaled()
-        while f.read(2**20): pass
     return header, img.affine, _as_scan(voxels), img.dataobj.slope, img.dataobj.inter
 
 # %% ../nbs/08_check.ipynb #42fa2b9c
@@ -56,10 +54,10 @@ def _content_of(
         part = flat[i:i + 2**22]
         if (slope, inter) != (1, 0): part = part*float(slope) + inter
         part = part.astype(np.float32)
-        fine = np.isfinite(part)
-        n_bad += int(part.size - fine.sum())
-        if fine.any(): ends = {*ends, float(part[fine].min()), float(part[fine].max())}
-        if is_label and len(values) < 1000: values.update(np.unique(part[fine]).tolist())
+        fine = part[np.isfinite(part)]
+        n_bad += part.size - fine.size
+        if fine.size: ends |= {float(fine.min()), float(fine.max())}
+        if is_label and len(values) < 1000: values.update(np.unique(fine).tolist())
         digest.update(part)
     is_flat = len(ends) == 1
     return dict(n_bad=n_bad, digest=digest.hexdigest(), values=tuple(sorted(values)), is_flat=is_flat)

@@ -270,20 +270,17 @@ def _get(
         raise FastsegError(found, 'a folder with room and the right to write', fix) from None
 
 # %% ../nbs/09_dataset.ipynb #i2000002
-def _dicom_reader(folder):
-    "A reader for the one series of a folder, and how many series there are"
+def _series_ids(folder):
+    "Names of the DICOM series in a folder"
     import SimpleITK as sitk
     sitk.ProcessObject.SetGlobalWarningDisplay(False) # it warns of every file that is no DICOM
-    reader = sitk.ImageSeriesReader()
-    ids = reader.GetGDCMSeriesIDs(str(folder))
-    if ids: reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), ids[0]))
-    return reader, len(ids)
+    return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
 
 def is_dicom(
     folder, # any folder
 ) -> bool:
     "Does a folder hold a DICOM series?"
-    return _dicom_reader(folder)[1] > 0
+    return len(_series_ids(folder)) > 0
 
 def _even_distances(
     reader, # of a series that was read
@@ -296,13 +293,21 @@ def _even_distances(
     return len(steps) == 0 or bool(steps.max() - steps.min() <= .01*steps.max())
 
 # %% ../nbs/09_dataset.ipynb #i2000009
+def _series_reader(folder):
+    "A reader for the one series of a folder, its slices in order"
+    import SimpleITK as sitk
+    ids, reader = _series_ids(folder), sitk.ImageSeriesReader()
+    if len(ids) != 1:
+        raise FastsegError(f'{len(ids)} DICOM series in {folder}', 'one', 'give each series a folder of its own')
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), ids[0]))
+    reader.MetaDataDictionaryArrayUpdateOn()
+    return reader
+
 def _read_series(
     folder, # with the slices of one series
 ): # SimpleITK image
     "The volume of a series, or a `FastsegError` if it is not whole"
-    reader, n = _dicom_reader(folder)
-    if n != 1: raise FastsegError(f'{n} DICOM series in {folder}', 'one', 'give each series a folder of its own')
-    reader.MetaDataDictionaryArrayUpdateOn()
+    reader = _series_reader(folder)
     try: image, is_even = reader.Execute(), _even_distances(reader)
     except (RuntimeError, ValueError) as e:
         found = f'{folder}, not readable as DICOM ({" ".join(str(e).split())[-120:]})'

@@ -11,6 +11,7 @@ import numpy as np
 from .slices import Canvas
 from .record import Terms
 from .worth import worth_of, worth_text
+from .run import place_of
 from .trials import SCRATCH, Arm, Design
 from .study import dice_table, run_study
 
@@ -50,7 +51,7 @@ def gain_map(
     **more, # spacing, plan, workers, cluster: see `run_study`
 ) -> GainMap:
     "The gain of a start on its twin, over numbers of labels and lengths of training"
-    arms = [SCRATCH, Arm('transfer', str(getattr(source, 'folder', source)), schedule)]
+    arms = [SCRATCH, Arm('transfer', place_of(source), schedule)]
     budgets = [Terms(steps=n) for n in steps] if steps else [Terms(minutes=m) for m in minutes]
     asked = dict(design=replace(design, counts=tuple(counts)), question='where does the start help?', **more)
     studies = [run_study(target, arms, terms=terms, **asked) for terms in budgets]

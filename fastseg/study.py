@@ -23,7 +23,7 @@ from .plan import Plan
 from .model import build_model
 from .machine import device_of
 from .record import Terms, environment, epochs_of
-from .run import Run, require_free
+from .run import Run, place_of, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
@@ -329,8 +329,6 @@ def plan_study(
     return _foresight(trials)
 
 # %% ../nbs/32_study.ipynb #6d04bc38
-def _folder_of(source): return str(getattr(source, 'folder', source)) # of a Run, or the path itself
-
 def transfer(
     source, # Run or its folder, or a checkpoint
     target, # Task, or its number, name or folder
@@ -341,7 +339,7 @@ def transfer(
     **more, # design, terms, spacing, plan, out, workers, cluster: see `run_study`
 ) -> Study|None: # None if it was only planned
     "Fine-tunes a source and trains its twin from scratch on equal terms; ends with a verdict"
-    source = _folder_of(source)
+    source = place_of(source)
     arms = [SCRATCH, Arm('transfer', source, schedule)]
     if controls: arms += control_arms(source, schedule)
     question = f'does a start from {Path(source).name} help?'
@@ -382,7 +380,7 @@ def label_study(
     if len(design.folds) > 1:
         fix = 'name one fold, or keep cases apart with test='
         raise FastsegError(f'folds {list(design.folds)}', 'one: the curve needs fixed test cases', fix)
-    source = _folder_of(source)
+    source = place_of(source)
     question = f'how many labels is a start from {Path(source).name} worth?'
     return run_study(target, [SCRATCH, Arm('transfer', source, schedule)], question=question, design=design, **more)
 
@@ -423,7 +421,7 @@ def schedule_study(
     if len(design.seeds) < 3:
         fix = 'add seeds: orders differ by less than seeds do'
         raise FastsegError(f'{len(design.seeds)} seeds', 'three at least', fix)
-    arms = [SCRATCH, *(Arm(name, _folder_of(source), name) for name in schedules)]
+    arms = [SCRATCH, *(Arm(name, place_of(source), name) for name in schedules)]
     return run_study(target, arms, question='in which order should a network be unfrozen?', design=design, **more)
 
 # %% ../nbs/32_study.ipynb #c9deec80
@@ -448,7 +446,7 @@ def transfer_matrix(
 def _source_arm(name, source, schedule):
     "An arm for a source, or for a source and what is done to its weights"
     source, altered_by = source if isinstance(source, tuple) else (source, '')
-    return Arm(name, _folder_of(source), schedule, altered_by)
+    return Arm(name, place_of(source), schedule, altered_by)
 
 def _matrix_row(result, task):
     "One row of the matrix of sources and targets"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from .settings import FastsegError, mark
 from .model import NETWORKS, get_weights, model_parts, set_weights
-from .run import Run
+from .run import Run, place_of
 
 # %% ../nbs/28_transfer.ipynb #a90e3f32
 def _with_channels(
@@ -97,7 +97,7 @@ def source_weights(
     "The weights of a source, wherever they are"
     if isinstance(source, torch.nn.Module): return get_weights(source)
     if isinstance(source, dict): return source
-    path = Path(source.folder if isinstance(source, Run) else source)
+    path = Path(place_of(source))
     if path.is_dir(): return Run.load(path).weights # by their check sum
     if path.is_file(): return _state_dict(_read_checkpoint(path), path)
     raise FastsegError(f'no weights at {path}', 'a finished run or a checkpoint', 'check the path')
@@ -140,7 +140,7 @@ def weights_mark(
     if isinstance(source, (dict, torch.nn.Module)):
         tensors = sorted(source_weights(source).items())
         return mark(*(part for name, t in tensors for part in (name, t.detach().cpu().numpy().tobytes())))
-    path = Path(getattr(source, 'folder', source))
+    path = Path(place_of(source))
     if path.is_dir(): path = path/'weights.safetensors'
     if path.is_file(): return mark(path.read_bytes())
     raise FastsegError(f'no weights in {source}', 'a finished run', 'let its training finish')

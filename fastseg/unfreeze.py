@@ -16,7 +16,7 @@ from .task import Task
 from .plan import Plan
 from .model import model_parts
 from .record import Terms
-from .run import Run
+from .run import Run, place_of
 from .train import Budget, anneal, train_run
 from .transfer import altered, load_source, weights_mark
 
@@ -129,4 +129,4 @@ def fine_tune(
 def _name_of(source):
     "What the record of a run says of its source"
     if isinstance(source, (dict, torch.nn.Module)): return 'weights in memory'
-    return str(getattr(source, 'folder', source)) if source else None
+    return place_of(source) if source else None
