@@ -15,7 +15,7 @@ import numpy as np
 from .settings import FastsegError, bar, data_path, is_quiet, mark, read_json, results_path, write_json
 from .space import orientation_of
 from .pictures import archive_of, is_picture, load_picture
-from .task import Case, Task, case_name, stamp, whole_file
+from .task import Case, Task, case_name, place_and_column, stamp, whole_file
 
 # %% ../nbs/09_check.ipynb #e478d6cd
 def _decode(
@@ -92,7 +92,7 @@ class _Record:
     images: list # `_Scan`s, one per file
     label: _Scan|None # None: dataset.json names no label
     target: float|str|None=None # the answer, where a number or a class is asked for
-    who: str='' # was scanned
+    group: str='' # who was scanned, if it is written down
     @property
     def scans(self): return self.images + ([self.label] if self.label else [])
 
@@ -135,7 +135,7 @@ def _record(
     "Look at all files of a case"
     images = [_scan(task.root, o, test) for o in case.image]
     label = _scan(task.root, case.label, test, is_label=True) if case.label else None
-    return _Record(case.name, test, images, label, case.target, case.who)
+    return _Record(case.name, test, images, label, case.target, case.group)
 
 # %% ../nbs/09_check.ipynb #6a27dbd6
 KINDS = { # kind: (does it block training?, what to do)
@@ -464,11 +464,11 @@ def _sides_rule(
     records: list, # all cases
 ): # yields `Finding`s
     "Subjects that are in training and in the test"
-    sides = [{o.who for o in records if o.test is side} for side in (True, False)]
+    known = {o.group for o in records if not o.test} - {''}
     for o in records:
-        if o.test and o.who in sides[0] & sides[1]:
-            yield replace(_finding('both sides', o.images[0], f'{o.who}, who is in training as well', 'other people'),
-                blocks=True)
+        if not (o.test and o.group in known): continue
+        found = f'{o.group}, who is in training as well'
+        yield replace(_finding('both sides', o.images[0], found, 'other people'), blocks=True)
 
 # %% ../nbs/09_check.ipynb #34b3cd6a
 CASE_RULES = [_file_rules, _channel_rule, _pair_rules, _spacing_rules, _label_rules]
@@ -612,9 +612,7 @@ def check_task(
     n_workers: int|None=None, # files read at the same time; each needs the memory of one scan
 ) -> Findings:
     "Read every scan and label of a data set once and report all that is wrong with it"
-    if isinstance(folder, Task): place, column = folder, folder.column
-    elif Path(str(folder)).exists(): place, column = folder, ''
-    else: place, _, column = str(folder).partition('#')
+    place, column = (folder, folder.column) if isinstance(folder, Task) else place_and_column(folder)
     task, rows = _lenient_task(_folder_of(place), column)
     if not task.train and not rows:
         rows.append(_finding('missing', 'imagesTr', 'no training case', 'at least one image with its label'))

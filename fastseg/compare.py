@@ -33,7 +33,7 @@ def paired_differences(
 ): # DataFrame: one row per pair and case, with columns pair, case, difference (arm − twin, mean over labels)
     "Gains case by case; a label that neither has is left out, one that only one invents counts as its mistake"
     _require_metric(arm, metric)
-    if 'group' in arm: arm, twin = (table.assign(case=table.group, scan=table.case) for table in (arm, twin))
+    arm, twin = _by_who(arm, twin)
     keys = [key for key in ('pair', 'case', 'scan', 'name') if key in arm]
     metric, best = metric.name, metric.absent
     a, b = (table[[*keys, metric]] for table in (arm, twin))
@@ -43,6 +43,17 @@ def paired_differences(
     both['difference'] = (a.fillna(best) - b.fillna(best)).where(a.notna() | b.notna())
     return both.groupby(['pair', 'case'], sort=False).difference.mean().dropna().reset_index()
 
+def _by_who(arm, twin) -> tuple: # both tables
+    "People instead of scans as cases, if one of the tables says who was scanned"
+    known = [table for table in (arm, twin) if 'group' in table]
+    if not known: return arm, twin
+    who = dict(zip(known[0].case, known[0].group))
+    def one(table):
+        people = table.assign(scan=table.case, case=table.case.map(who))
+        return people.drop(columns='group', errors='ignore')
+    return one(arm), one(twin)
+
+# %% ../nbs/15_compare.ipynb #7e672fa5
 def _require_metric(table, metric):
     "Raises unless a table has a metric"
     if metric.name in table: return
@@ -153,7 +164,8 @@ def compare(
     differences['difference'] *= judged.better
     result = judge(_wide(differences), **dict(dict(margin=judged.margin), **rule))
     def mean_of(scores): return float(scores.groupby(['pair', 'case'])[judged.name].mean().mean())
-    return Comparison(*names, (mean_of(arm), mean_of(twin)), result, _table(arm, twin), differences, metrics)
+    means = tuple(map(mean_of, _by_who(arm, twin)))
+    return Comparison(*names, means, result, _table(arm, twin), differences, metrics)
 
 # %% ../nbs/15_compare.ipynb #c4000002
 def _scores_at(

@@ -13,7 +13,7 @@ from .record import Terms
 from .worth import worth_of, worth_text
 from .run import place_of
 from .trials import SCRATCH, Arm, Design
-from .study import judged_table, run_study
+from .study import judged_table, run_study, useful_from
 
 # %% ../nbs/35_gain_map.ipynb #y0000009
 @dataclass
@@ -102,6 +102,7 @@ def worth_in_steps(
     for count in found.counts:
         curve = {steps: judged_table(found.studies[steps].scores_of(found.arm, count)) for steps in found.lengths}
         scratch = judged_table(found.studies[last].scores_of('scratch', count))
-        text, interval = worth_text(worth_of(curve, scratch, last), found.lengths, 'steps')
-        rows.append(dict(labels=count, scratch=scratch.mean(), worth=text, interval=interval))
+        useful = useful_from(found.studies[last].table)
+        text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps')
+        rows.append(dict(labels=count, scratch=abs(scratch.mean()), worth=text, interval=interval))
     return pd.DataFrame(rows)

@@ -8,7 +8,7 @@ __all__ = ['device_of', 'time_ways', 'Peak', 'step_memory', 'parse_memory', 'fit
 # %% ../nbs/22_machine.ipynb #c922aad5
 import re, time
 import numpy as np, torch
-from .settings import FastsegError, free_memory
+from .settings import FastsegError, free_memory, profile
 from .plan import Plan, fit_patch, patch_factor
 from .model import build_model, run_as
 
@@ -54,6 +54,7 @@ def _ways(
 ) -> list: # such as 'bf16 channels-last'
     "The kinds of arithmetic that are possible here, or the one that the plan insists on"
     if plan.arithmetic != 'fastest': return [plan.arithmetic]
+    if only := profile().arithmetic: return [only]
     if device.type == 'mps': formats = ['fp32']
     elif device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] < 8: formats = ['fp16', 'fp32']
     else: formats = ['bf16', 'fp32']
@@ -155,7 +156,8 @@ def _smaller(
 ) -> Plan:
     "A plan whose step needs less memory: half the batch, or a patch with a fifth less voxels"
     if plan.batch_size > 1: return plan.change(batch_size=plan.batch_size//2, reason=why)
-    patch = fit_patch(plan.patch_size, plan.spacing, .8*np.prod(plan.patch_size), plan.network)
+    patch = plan.patch_size # that of a number or a class has to hold the whole case
+    if not plan.answer: patch = fit_patch(patch, plan.spacing, .8*np.prod(patch), plan.network)
     if patch != plan.patch_size: return plan.change(patch_size=patch, reason=why)
     found = why.replace('a step would', 'that even the smallest step would')
     raise FastsegError(found, 'more memory', 'close other programs or give more with --memory')

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'computing', 'SqueezedUNet', 'run_as',
-           'SqueezedEncoder', 'Flat', 'Deep', 'Architecture', 'build_model', 'model_parts', 'splitter', 'show_network',
-           'get_weights', 'set_weights', 'save_tensors', 'load_tensors']
+           'SqueezedEncoder', 'Flat', 'Deep', 'stack_slices', 'unstack_slices', 'Slices', 'slab_starts', 'Slabs',
+           'Architecture', 'build_model', 'model_parts', 'grad_cam', 'splitter', 'show_network', 'get_weights',
+           'set_weights', 'save_tensors', 'load_tensors']
 
 # %% ../nbs/21_model.ipynb #f5c14333
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np, torch, torch.nn as nn
+import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
 from .settings import FastsegError, write_file
 from .plan import Plan
@@ -78,16 +79,17 @@ def run_as(
     if name not in PRECISIONS or rest not in ([], ['channels-last']):
         expected = f"one of {', '.join(PRECISIONS)}, perhaps with ' channels-last'"
         raise FastsegError(f'arithmetic {arithmetic!r}', expected, 'correct the plan')
-    model.precision, model.channels_last = name, bool(rest)
+    for part in (model, getattr(model, 'net', None)): # the network inside of `Slabs` computes
+        if hasattr(part, 'precision'): part.precision, part.channels_last = name, bool(rest)
     layout = getattr(model, 'layout', torch.channels_last_3d)
     return model.to(memory_format=layout if rest else torch.contiguous_format)
 
 # %% ../nbs/21_model.ipynb #2ffcc8bc
 def _unet_parts(
-    model: SqueezedUNet,
+    model: SqueezedUNet, # or one in `Slabs`
 ) -> dict: # name → module, in the order in which data flows
     "Stem, encoder levels, bottleneck, decoder levels, head"
-    net = model.net
+    net = getattr(model.net, 'net', model.net)
     parts = dict(stem=net.input_block)
     for i, level in enumerate(net.downsamples, 1): parts[f'encoder{i}'] = level
     parts['bottleneck'] = net.bottleneck
@@ -104,7 +106,7 @@ def _unet_places(
     names = [n for n in names if '.skip_layers.' not in n] # DynUNet's second names
     down, up = _count_levels('downsamples', names), _count_levels('upsamples', names)
     def place(name):
-        name = re.sub(r'^(module\.|_orig_mod\.)?(net\.)?', '', name)
+        name = re.sub(r'^(module\.|_orig_mod\.)?(net\.)*', '', name)
         name = re.sub(r'^input_block\.', 'stem.', name)
         name = re.sub(r'^downsamples\.(\d+)\.', lambda found: f'encoder{int(found[1]) + 1}.', name)
         name = re.sub(r'^bottleneck\.', f'encoder{down + 1}.', name)
@@ -158,18 +160,18 @@ class Flat(nn.Module):
     def __init__(self, net):
         super().__init__()
         self.net = net
+    def seen(self, x): # by the network inside
+        if x.shape[-1] == 1: return x[..., 0]
+        raise FastsegError(f'{x.shape[-1]} slices for a network for pictures', 'one slice', 'choose another network')
     def forward(self, x):
-        x = x.as_subclass(torch.Tensor)[..., 0]
-        if self.channels_last: x = x.contiguous(memory_format=torch.channels_last)
+        x = self.seen(x.as_subclass(torch.Tensor))
+        if self.channels_last: x = x.contiguous(memory_format=self.layout)
         with computing(self, x): return self.net(x).float()
 
 class Deep(Flat):
     "A network for volumes [B,C,W,H,D] as it is"
     layout = torch.channels_last_3d
-    def forward(self, x):
-        x = x.as_subclass(torch.Tensor)
-        if self.channels_last: x = x.contiguous(memory_format=torch.channels_last_3d)
-        with computing(self, x): return self.net(x).float()
+    def seen(self, x): return x
 
 # %% ../nbs/21_model.ipynb #mo000007
 def _timm(
@@ -202,14 +204,19 @@ def _parts_by_order(
     model: Flat,
 ) -> dict: # name → module, in the order in which data flows
     "Parts of a network by where they stand"
-    parts, before = {}, []
+    parts, before, level = {}, [], 0
     *body, head = [o for o in model.net.children() if any(True for _ in o.parameters())]
     for module in body:
         if not isinstance(module, nn.Sequential):
             before.append(module)
             continue
-        if before: parts['stem' if not parts else f'encoder{len(parts)}'], before = nn.ModuleList(before), []
-        for level in _levels(module): parts[f'encoder{max(1, len(parts))}'] = level
+        if before:
+            level += bool(parts)
+            parts[f'encoder{level}' if parts else 'stem'] = nn.ModuleList(before)
+            before = []
+        for inner in _levels(module):
+            level += 1
+            parts[f'encoder{level}'] = inner
     if before: parts['bottleneck'] = nn.ModuleList(before)
     return dict(parts, head=head)
 
@@ -218,6 +225,95 @@ def _levels(module): # of a list of layers: those of a list of lists, or itself
 
 def _same_places(names): # place → name
     return {re.sub(r'^(module\.|_orig_mod\.)?(net\.)?', '', name): name for name in names}
+
+# %% ../nbs/21_model.ipynb #sl000002
+def stack_slices(
+    x, # [B,C,W,H,D]
+    context: int=0, # neighbours on either side that a slice is shown with
+): # [B·D,C·(2·context + 1),W,H]
+    "Every slice with its neighbours as channels; at the ends the first and the last slice are their own neighbours"
+    b, c, w, h, d = x.shape
+    which = torch.arange(d, device=x.device)[:, None] + torch.arange(-context, context + 1, device=x.device)
+    near = x[..., which.clamp(0, d - 1)] # [B,C,W,H,D,N]
+    return near.permute(0, 4, 1, 5, 2, 3).reshape(b*d, -1, w, h)
+
+def unstack_slices(
+    y, # [B·D,K,W,H]
+    d: int, # slices of each volume
+): # [B,K,W,H,D]
+    "Slices as volumes again"
+    return y.reshape(-1, d, *y.shape[1:]).permute(0, 2, 3, 4, 1)
+
+# %% ../nbs/21_model.ipynb #sl000004
+class Slices(nn.Module):
+    "A network for pictures that goes through volumes slice by slice: [B,C,W,H,D] to [B,K,W,H,D]"
+    precision, channels_last, layout = 'fp32', False, torch.channels_last
+    def __init__(self, net, context=0): # net: [B,C·(2·context + 1),W,H] to [B,K,W,H]
+        super().__init__()
+        self.net, self.context = net, context
+    def forward(self, x):
+        x = x.as_subclass(torch.Tensor)
+        slices = stack_slices(x, self.context)
+        if self.channels_last: slices = slices.contiguous(memory_format=torch.channels_last)
+        with computing(self, x): y = self.net(slices)
+        return unstack_slices((y['out'] if isinstance(y, dict) else y).float(), x.shape[-1])
+
+def _deeplab(
+    in_channels, out_channels, # numbers
+    context: int=0, # neighbours on either side of a slice
+) -> Slices:
+    "torchvision's DeepLabV3 on a small backbone, without weights"
+    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
+    net = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=out_channels)
+    first = net.backbone['0'][0]
+    net.backbone['0'][0] = nn.Conv2d(in_channels*(2*context + 1), first.out_channels, 3, 2, 1, bias=False)
+    return Slices(net, context)
+
+# %% ../nbs/21_model.ipynb #sb000002
+def slab_starts(
+    n: int, # slices of a volume
+    depth: int, # slices of a slab
+    overlap: int=0, # slices that neighbours share
+) -> list: # first slices; together they cover everything
+    "Where slabs begin"
+    if not 0 <= overlap < depth:
+        raise FastsegError(f'overlap {overlap} of slabs of {depth} slices', f'0 to {depth - 1}', 'correct the plan')
+    last = max(0, n - depth)
+    return sorted({*range(0, last, depth - overlap), last})
+
+# %% ../nbs/21_model.ipynb #sb000004
+class Slabs(nn.Module):
+    "A network that goes through volumes slab by slab: [B,C,W,H,D] to [B,K,W,H,D]"
+    precision, channels_last = 'fp32', False
+    def __init__(self, net, classes, depth, overlap=0, recursive=False): # net: [B,C,W,H,depth] to [B,K,W,H,depth]
+        super().__init__()
+        self.net, self.classes, self.squeeze = net, classes, getattr(net, 'squeeze', (1, 1, 1))
+        self.depth, self.overlap, self.recursive = depth, overlap, recursive
+    def forward(self, x):
+        x = x.as_subclass(torch.Tensor)
+        depth = min(self.depth, x.shape[-1])
+        total = x.new_zeros(len(x), self.classes, *x.shape[2:])
+        said, seen = torch.zeros_like(total[..., :depth]), torch.zeros_like(total)
+        for start in slab_starts(x.shape[-1], depth, min(self.overlap, depth - 1)):
+            slab = x[..., start:start + depth]
+            if self.recursive: slab = torch.cat([slab, said], 1)
+            said = self.net(slab)
+            ends = start, x.shape[-1] - start - depth
+            total = total + F.pad(said, ends)
+            seen = seen + F.pad(torch.ones_like(said), ends)
+        return total/seen
+
+# %% ../nbs/21_model.ipynb #sb000006
+def _slabs(
+    in_channels, out_channels, # numbers
+    depth: int, # slices of a slab
+    overlap: int=0, # slices that neighbours share
+    recursive: bool=False, # show each slab what was said to the one before?
+    **unet, # arguments of the U-Net inside
+) -> Slabs:
+    "A U-Net on slabs"
+    inside = SqueezedUNet(in_channels + recursive*out_channels, out_channels, **unet)
+    return Slabs(inside, out_channels, depth, overlap, recursive)
 
 # %% ../nbs/21_model.ipynb #b6d24894
 @dataclass(frozen=True)
@@ -228,13 +324,17 @@ class Architecture:
     places: Callable # names of tensors → {place: name}, equal in networks of different depth
     reads: str # pattern of the places whose tensors read the squeezed voxels
     writes: str # pattern of the places whose tensors write the squeezed logits
+    last: str # pattern of the places that begin anew if another number of answers is asked for
 
 _READS, _NONE, _LAST = r'stem\.conv[13]\.conv\.', r'(?!)', r'(fc|classifier|head|last_linear)\b'
+_HEADS = r'head\.|deep_supervision_heads\.'
 NETWORKS = dict(
-    unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, writes=r'head\.|deep_supervision_heads\.'),
-    unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, writes=r'head\.'),
-    timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, writes=_LAST),
-    monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, writes=_LAST))
+    unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, _NONE, _HEADS),
+    slabs=Architecture(_slabs, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    deeplab=Architecture(_deeplab, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
+    timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
+    monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST))
 
 # %% ../nbs/21_model.ipynb #806dc0d5
 def build_model(
@@ -252,7 +352,16 @@ def build_model(
             found = f'arguments {", ".join(arguments)} ({e})'
             raise FastsegError(found, f'those of {name!r}', 'correct the plan') from None
     model.architecture = name
+    _require_parts(model)
     return model
+
+def _require_parts(model):
+    "Raises `FastsegError` unless each number of a network belongs to one part"
+    parts = NETWORKS[model.architecture].parts(model)
+    held = [id(p) for part in parts.values() for p in part.parameters()]
+    if len(held) == len(set(held)) == sum(1 for _ in model.parameters()): return
+    fix = 'choose a network that is a row of layers'
+    raise FastsegError(f'network {model.architecture!r} of which not all belongs to a part', 'all of it', fix)
 
 # %% ../nbs/21_model.ipynb #181a16e4
 def model_parts(
@@ -260,6 +369,22 @@ def model_parts(
 ) -> dict: # name → module, in the order in which data flows
     "The parts of a network"
     return NETWORKS[model.architecture].parts(model)
+
+# %% ../nbs/21_model.ipynb #gc000002
+def grad_cam(
+    model, # that answers scans as a whole: [B,C,W,H,D] to [B,K]
+    part: str, # of `model_parts`, such as 'encoder2'
+    x, # [1,C,W,H,D]
+    answer: int=0, # which of the K outputs is explained
+): # [W,H,D] array, 0 where nothing hangs on and 1 where most does
+    "Where a part of a network sees what its answer hangs on"
+    from monai.visualize import GradCAM
+    inside, x = (model.net, model.seen(x)) if isinstance(model, Flat) else (model, x)
+    module = model_parts(model).get(part)
+    names = [name for name, o in inside.named_modules() if o is module]
+    if not names: raise FastsegError(f'part {part!r}', f'one of {", ".join(model_parts(model))}', 'choose an encoder')
+    seen = 1 - GradCAM(inside, names[0])(x, class_idx=answer)[0, 0] # MONAI's runs from 1 to 0
+    return (seen if seen.ndim == 3 else seen[..., None]).detach().numpy()
 
 # %% ../nbs/21_model.ipynb #b16ad2d4
 def splitter(

@@ -53,7 +53,8 @@ def pictures_in(
     if where.is_dir(): found = [o for o in where.rglob('*') if o.is_file()]
     elif where.suffix == '.tar' and where.is_file(): found = [where/o for o in _files_in(where)]
     else: found = [where]
-    return sorted(o for o in found if is_picture(o))
+    hidden = lambda path: any(part.startswith('.') for part in path.relative_to(where).parts)
+    return sorted(o for o in found if is_picture(o) and not hidden(o))
 
 # %% ../nbs/01_pictures.ipynb #pi000025
 def picture_name(
@@ -78,6 +79,13 @@ def _bytes_of(
         return file.read(size)
 
 # %% ../nbs/01_pictures.ipynb #pi0000a4
+def _pixels(picture): # float32 [H,W,3], 0 to 255
+    "Red, green and blue of a picture; 16 bits become 8"
+    import numpy as np
+    if picture.mode.startswith('I'): return np.repeat(np.asarray(picture, np.float32)[..., None]/257, 3, 2)
+    if picture.mode == 'F': raise ValueError('floats')
+    return np.asarray(picture.convert('RGB'), np.float32)
+
 def load_picture(
     path, # of a picture, perhaps inside of an archive
 ) -> tuple: # (float32 array [3,W,H,1], red, green and blue from 0 to 255; affine 4×4, the longer side 100 mm)
@@ -85,8 +93,7 @@ def load_picture(
     import numpy as np
     from PIL import Image
     try:
-        picture = Image.open(io.BytesIO(_bytes_of(Path(path))))
-        pixels = np.asarray(picture.convert('RGB'), np.float32) # [H,W,3]
+        pixels = _pixels(Image.open(io.BytesIO(_bytes_of(Path(path)))))
     except FileNotFoundError:
         raise FastsegError(f'no file {path}', 'a picture', 'correct the name') from None
     except Exception as e:
@@ -97,13 +104,15 @@ def load_picture(
     return array, np.diag([pixel, pixel, 100., 1.])
 
 # %% ../nbs/01_pictures.ipynb #pi000019
+def _stripped(row): return {(k or '').strip(): (v or '').strip() for k, v in row.items() if isinstance(v, str) or not v}
+
 def read_targets(
     path, # of targets.csv
 ) -> dict: # case → row as a dict of texts
     "The table beside the scans"
     fix = f'correct {path}'
     try:
-        with open(path, newline='', encoding='utf-8-sig') as file: rows = list(csv.DictReader(file))
+        with open(path, newline='', encoding='utf-8-sig') as file: rows = list(map(_stripped, csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise FastsegError(f'{path}, not readable ({type(e).__name__})', 'a table as text', fix) from None
     if not rows or 'case' not in rows[0]: raise FastsegError(f'{path} without rows or "case"', 'a row per case', fix)

@@ -235,8 +235,9 @@ def _are_labels(labels, plan): # number → name
     return is_whole and len(set(names)) == len(names) >= least
 
 def _is_answer(answer): # None for voxels
-    numbers = [v for k, v in (answer or {}).items() if k != 'kind']
-    return answer is None or answer['kind'] in QUESTIONS and _are(numbers, lambda o: _is_number(o, -1e9, 1e9))
+    if answer is None or answer == dict(kind='class'): return True
+    right = set(answer) == {'kind', 'centre', 'width'} and answer['kind'] == 'number'
+    return right and _is_number(answer['centre'], -1e9, 1e9) and _is_number(answer['width'], 1e-9, 1e9)
 
 # %% ../nbs/18_plan.ipynb #p20000a7
 _RULES = dict( # entry of a plan → (is it possible?, what is expected); the plan is the second argument
@@ -456,7 +457,7 @@ _WHOLE_REASONS = dict(
     batch_size='one answer a case, so several cases a step',
     loss='the usual one for such an answer',
     foreground='not used: the whole case is seen',
-    answer='mean and deviation of the training cases, where a number is asked for')
+    answer='where a number is asked for, its mean and deviation')
 
 # %% ../nbs/18_plan.ipynb #pl000003
 def _whole_plan(
@@ -469,15 +470,33 @@ def _whole_plan(
     question = QUESTIONS[seen.asks]
     working, why_mm = _whole_spacing(seen, voxels, spacing)
     rules, why_rules = _normalisation(seen)
-    patch, network = _patch_and_network(seen.largest/working, working, np.inf, network)
-    if network['name'].startswith('unet'): network = dict(network, name=question.network)
+    patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network)
     is_flat = seen.shape[2] == 1 # no left and right
     more = dict(loss=question.loss, foreground=0, flips=[0, 1][:1 + is_flat], answer=question.answer(seen.targets))
     batch = min(question.batch, len(seen.cases))
     why = _REASONS | _WHOLE_REASONS | dict(spacing=why_mm, normalisation=why_rules)
-    return Plan(*_who(seen), working.round(4).tolist(), patch, batch, rules, network, reasons=why, **more)
+    if network: why['network'] = 'chosen by the user, or that of another plan'
+    return _plan_of(seen, working, patch, batch, rules, _answering(net, question), why, **more)
 
-def _who(seen): return seen.task, tuple(seen.modalities), dict(seen.labels) # what a plan is for
+def _whole_size(seen): # mm; the longer side of a photograph is 100 mm, whichever it is
+    return np.where(seen.shape[2] == 1, 100., seen.largest)
+
+# %% ../nbs/18_plan.ipynb #pl0000a3
+def _answering(network, question): # dict, or None
+    "The network, or its twin for another question; one that cannot answer is refused"
+    if not network: return network
+    name = network['name']
+    if name.startswith('unet'): return dict(network, name=question.networks[0])
+    if name in question.networks or name not in {o for q in QUESTIONS.values() for o in q.networks}: return network
+    expected = f'one of {", ".join(question.networks)}'
+    raise FastsegError(f'network {name!r} for a {question.name}', expected, 'choose another network')
+
+# %% ../nbs/18_plan.ipynb #pl0000a3
+def _plan_of(seen, spacing, *choices, **more) -> Plan: # choices: patch, batch, rules, network, reasons
+    "A plan for what a fingerprint was taken of"
+    *choices, why = choices
+    names = seen.task, tuple(seen.modalities), dict(seen.labels)
+    return Plan(*names, spacing.round(4).tolist(), *choices, reasons=why, **more)
 
 # %% ../nbs/18_plan.ipynb #99486b42
 def make_plan(
@@ -492,11 +511,11 @@ def make_plan(
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
     if seen.targets: return _whole_plan(seen, voxels/4, spacing, network)
-    working, why_mm = _working_spacing(seen, voxels, _is_short(device, minutes), spacing)
-    rules, why_rules = _normalisation(seen)
+    working, mm = _working_spacing(seen, voxels, _is_short(device, minutes), spacing)
+    rules, scale = _normalisation(seen)
     shape, full = seen.size/working, _has_hours(device, minutes)
-    patch, net = _patch_and_network(shape, working, voxels, network, full)
+    given = _answering(network, QUESTIONS[seen.asks])
+    patch, net = _patch_and_network(shape, working, voxels, given, full)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
-    why = _REASONS | _network_reasons(network, full)
-    why |= dict(spacing=why_mm, normalisation=why_rules, patch_size=_patch_reason(shape, voxels, device))
-    return Plan(*_who(seen), working.round(4).tolist(), patch, batch, rules, net, reasons=why)
+    why = dict(spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
+    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(given, full) | why)

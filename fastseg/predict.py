@@ -6,7 +6,7 @@
 __all__ = ['class_scores', 'predict_array', 'save_label', 'scans_in', 'whole_answer', 'predict']
 
 # %% ../nbs/25_predict.ipynb #c5365df3
-import gzip, time
+import gzip, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
@@ -120,16 +120,23 @@ def scans_in(
     if (Path(where)/'dataset.json').is_file(): return _test_cases(Task.from_folder(where))
     if archive_of(where) != Path(where) or Path(where).suffix == '.tar': return _photos_in(Path(where))
     files = _scan_files(Path(where))
-    if not files or is_picture(files[0]): return _photos_in(Path(where)) or _series_in(Path(where))
+    if not files or is_picture(files[0]): return _others_in(Path(where))
     return _cases_of(files, [f'_{c:04}' for c in range(channels)])
+
+def _others_in(where) -> list: # of Case
+    "Photographs, if there is nothing else; otherwise the DICOM series, which may have pictures beside them"
+    inside = [o for o in where.rglob('*') if o.is_file() and not o.name.startswith('.')] if where.is_dir() else [where]
+    return _photos_in(where) if inside and all(map(is_picture, inside)) else _series_in(where)
 
 def _photos_in(
     where: Path, # a picture, or a folder or an archive of pictures
 ) -> list: # of Case
     "The photographs at a place, under the names that they have as a task"
     root = where.parent if is_picture(where) else where
-    return [Case(picture_name(o, root), (o,)) for o in pictures_in(where)]
+    if found := pictures_in(where): return [Case(picture_name(o, root), (o,)) for o in found]
+    raise FastsegError(f'no picture in {where}', 'photographs, or an archive of them', 'check the path')
 
+# %% ../nbs/25_predict.ipynb #d20000a4
 def _test_cases(task):
     "The cases of a task that have no label"
     if task.test: return list(task.test)
@@ -193,11 +200,17 @@ def _whole_scan(
     case: Case,
 ) -> tuple: # (image [C,W,H,D] float32, affine 4×4)
     "A scan whose voxels are all numbers"
+    if case.image[0].is_dir(): return _whole_series(case)
     image, affine = load_image(case)
     bad = image.size - int(np.isfinite(image).sum())
     if not bad: return image, affine
     found = f'{bad} voxels that are NaN or infinite in {case.image[0]}'
     raise FastsegError(found, 'a number in every voxel', 'export the scan again')
+
+def _whole_series(case):
+    "The same of a DICOM series"
+    with tempfile.TemporaryDirectory() as there:
+        return _whole_scan(replace(case, image=(from_dicom(case.image[0], Path(there)/'scan.nii.gz'),)))
 
 def _failure(
     failed: dict, # name of a scan → `FastsegError`
@@ -270,6 +283,13 @@ def whole_answer(
     return QUESTIONS[plan.asks].decide(said.mean(0).cpu().numpy(), plan)
 
 # %% ../nbs/25_predict.ipynb #an000005
+def _require_once(cases):
+    "Raises `FastsegError` unless each case has a name of its own"
+    names = [case.name for case in cases]
+    twice = [name for name in names if names.count(name) > 1]
+    if not twice: return
+    raise FastsegError(f'two scans named {twice[0]}', 'a name for each scan', 'rename one of them')
+
 def _predict_answers(
     runs, # of `Run`
     cases, # of `Case`
@@ -281,6 +301,7 @@ def _predict_answers(
         raise FastsegError(f'--out {out}', 'a table, .csv or .json, for numbers and classes', 'correct the name')
     plan, models = runs[0].plan, [o.model(device) for o in runs]
     rows, failed = [], {}
+    _require_once(cases)
     for case in bar(cases):
         try: image, _ = prepare(*_whole_scan(case), plan)
         except FastsegError as e: failed[case.name] = e

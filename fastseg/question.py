@@ -46,6 +46,7 @@ def _number_rows(
         scored.append(dict(truth, answer=row['answer'], error=error, relative=relative))
     return scored
 
+# %% ../nbs/12_question.ipynb #qu0000a2
 def _class_rows(
     rows, # dicts with case, answer, and p_NAME for each class
     cases, # `Case`, in the same order, with their targets
@@ -56,7 +57,9 @@ def _class_rows(
     for row, case, weight in zip(rows, cases, _balance([o.target for o in cases])):
         truth = dict(case=case.name, group=case.who, label=0, name='class', target=case.target)
         loss = weight*_log_loss(row[f'p_{case.target}'])
-        scored.append(dict(truth, **row, log_loss=loss, wrong=float(row['answer'] != case.target)))
+        shares = {k: v for k, v in row.items() if str(k).startswith('p_')}
+        wrong = float(row['answer'] != case.target)
+        scored.append(dict(shares, **truth, answer=row['answer'], log_loss=loss, wrong=wrong))
     return scored
 
 # %% ../nbs/12_question.ipynb #qu000017
@@ -96,7 +99,7 @@ class Question:
     metrics: tuple # of `Metric`; verdicts are on the first
     loss: str # of a new plan, see `loss_function`
     watched: str # what training looks at after each epoch, see `WATCHED`
-    network: str='unet_encoder' # of a new plan, see `NETWORKS`
+    networks: tuple=('unet_encoder', 'timm', 'monai') # that can answer it, see `NETWORKS`; the first for a new plan
     on_grid: bool=False # is the answer a map of voxels?
     has_background: bool=False # is the first label nothing that is asked for?
     resizes: bool=True # may training show a scan larger or smaller than it is?
@@ -106,7 +109,7 @@ class Question:
     decide: Callable|None=None # (mean output of the networks, plan) → answer and more
     answer: Callable=lambda targets: None # targets → what a plan keeps of them
     number: Callable|None=None # case → which entry of an answer has to be a number
-    def named(self, labels): return list(labels.values())[self.has_background:]
+    def named(self, labels): return list(labels.values())[1 if self.has_background else 0:]
 
 # %% ../nbs/12_question.ipynb #qu000022
 def _decide_number(
@@ -133,14 +136,16 @@ def _scale_of(
     return dict(kind='number', centre=float(np.mean(targets)), width=max(float(np.std(targets)), 1e-6))
 
 # %% ../nbs/12_question.ipynb #qu000023
+_NUMBER = Metric('error', 'absolute error', better=-1, digits=1), Metric('relative', 'relative error', better=-1)
+_CLASS = Metric('log_loss', 'log loss', better=-1, margin=.05), Metric('wrong', 'wrong answers', better=-1)
+
 QUESTIONS = {question.name: question for question in (
-    Question('voxels', tuple(METRICS.values()), 'dice_ce', 'patch_dice', 'unet', on_grid=True, has_background=True),
-    Question('number', (Metric('error', 'absolute error', -1, digits=1), Metric('relative', 'relative error', -1)),
-        'huber', 'mae', resizes=False, batch=8, rows=_number_rows, means=_number_means, decide=_decide_number,
-        number=lambda case: 'answer', answer=_scale_of),
-    Question('class', (Metric('log_loss', 'log loss', -1, margin=.05), Metric('wrong', 'wrong answers', -1)),
-        'cross_entropy', 'accuracy', batch=8, rows=_class_rows, means=_class_means, decide=_decide_class,
-        number=lambda case: f'p_{case.target}', answer=lambda targets: dict(kind='class')))}
+    Question('voxels', tuple(METRICS.values()), 'dice_ce', 'patch_dice', ('unet', 'slabs', 'deeplab'),
+        on_grid=True, has_background=True),
+    Question('number', _NUMBER, 'huber', 'mae', resizes=False, batch=8, rows=_number_rows, means=_number_means,
+        decide=_decide_number, answer=_scale_of, number=lambda case: 'answer'),
+    Question('class', _CLASS, 'cross_entropy', 'accuracy', batch=8, rows=_class_rows, means=_class_means,
+        decide=_decide_class, answer=lambda targets: dict(kind='class'), number=lambda case: f'p_{case.target}'))}
 
 # %% ../nbs/12_question.ipynb #qu000026
 def metrics_in(
@@ -249,9 +254,18 @@ def _numbers(
     "An answer as it is scored"
     try: value = float(row[key])
     except (KeyError, TypeError, ValueError): value = np.nan
-    if np.isfinite(value): return {**row, key: value}
-    raise FastsegError(f'case {case.name} without a number as {key}', 'a number', 'correct the table')
+    if np.isfinite(value) and (key == 'answer' or 0 <= value <= 1): return {**row, key: value}
+    expected = 'a number' if key == 'answer' else 'a probability, 0 to 1'
+    raise FastsegError(f'case {case.name} without a number as {key}', expected, 'correct the table')
 
+def _require_targets(cases, task):
+    "Raise `FastsegError` unless every case has an answer that is no drawing"
+    for case in cases:
+        if case.target is not None: continue
+        found = f'case {case.name} of {task.folder_name}, of which no number or class is known'
+        raise FastsegError(found, 'a task such as my_scans#age_years', 'name the column behind #, or other cases')
+
+# %% ../nbs/12_question.ipynb #qu0000a0
 def score_answers(
     rows: dict, # case → row, as from `read_answers`
     task, # `Task` that asks for a number or a class
@@ -259,6 +273,7 @@ def score_answers(
 ) -> Answers:
     "Scores answers against what is true"
     wanted = [task.case(name) for name in dict.fromkeys(cases)] if cases else list(task.train)
+    _require_targets(wanted, task)
     lost = [o.name for o in wanted if o.name not in rows]
     if lost:
         found = f'no answer for {len(lost)} of {len(wanted)} cases ({", ".join(lost[:3])})'

@@ -213,6 +213,11 @@ def keep_record(
     return write_json(Path(folder)/name, kept)
 
 # %% ../nbs/24_run.ipynb #ad9b7a22
+def _rounded(mean) -> dict: # Dice and HD95; of numbers and classes whatever they are scored by
+    "Means for a table"
+    shown = {k: v for k, v in mean.items() if k != 'nsd'}
+    return {k: round(v, 2 if k == 'hd95_mm' else 3) for k, v in shown.items()}
+
 def records_table(
     folder, # with records as `keep_record` writes them
 ): # DataFrame, one row per run
@@ -225,6 +230,5 @@ def records_table(
         record = Record(data='', identity={}, **{k: kept[k] for k in known & set(kept)})
         rows.append(dict(task=record.task, fold=record.terms['fold'], trained=kept['cases']['trained'],
             scored=kept['cases']['scored'], minutes=round(record.trained_minutes, 1), steps=record.steps,
-            memory_gb=round(record.peak_memory_mb/1024, 1), dice=round(kept['mean']['dice'], 3),
-            hd95_mm=round(kept['mean']['hd95_mm'], 2), machine=record.machine))
+            memory_gb=round(record.peak_memory_mb/1024, 1), **_rounded(kept['mean']), machine=record.machine))
     return pd.DataFrame(rows)

@@ -77,7 +77,7 @@ def _fit_tensor(
     "Makes a source tensor fit the target, or says that it is new"
     if value is None: return 'new', target
     if value.shape == target.shape: return 'copied', value
-    if re.match(kind.writes, place): return 'new', target # a head for other labels
+    if re.match(kind.last, place): return 'new', target # a head for other labels
     done = []
     if re.match(kind.reads, place):
         how, value = _fit_channels(value, target, squeezed)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from .settings import FastsegError, mark, models_path, quiet, say
-from .task import Task
+from .task import Task, stamp
 from .check import duplicates
 from .dataset import split
 from .question import load_scores, mean_text
@@ -109,7 +109,8 @@ def _pools(
     "Who may be labelled and who is scored: for each fold, or once if cases are kept apart"
     if design.folds: return [(f'fold{fold}_', fold, *split(task, fold)) for fold in design.folds]
     kept = _kept_apart(task, design.test)
-    return [('', 0, sorted(c.name for c in task.train if c.name not in kept), kept)]
+    known = {c.who for c in task.train if c.name in kept} # whose other scans may not be trained on
+    return [('', 0, sorted(c.name for c in task.train if c.who not in known), kept)]
 
 # %% ../nbs/33_trials.ipynb #26df3124
 def draw_pairs(
@@ -149,6 +150,15 @@ class Trial:
     terms: Terms # steps, seed, device and cases
 
 # %% ../nbs/33_trials.ipynb #740d47b8
+@lru_cache(8)
+def _marks_of(place): # name of a case → mark of its files and answer
+    return {case.name: mark(stamp(case), case.target) for case in Task.from_folder(place).train}
+
+def _answers_of(trial) -> list:
+    "What else decides where a number or a class is asked for: tables are edited, and pictures have common names"
+    if 'answer' not in trial.plan: return []
+    return [_marks_of(trial.data)[name] for name in (*trial.pair.train, *trial.pair.test)]
+
 def trial_folder(
     trial: Trial,
 ) -> Path: # below models_path
@@ -156,7 +166,7 @@ def trial_folder(
     arm, terms, data = trial.arm, trial.terms, Path(trial.data).name.replace('#', '_')
     device = (terms.device or 'any').split(':')[0] # which of several equal cards does not matter
     decides = mark(weights_mark(arm.source), arm.schedule, arm.altered_by, trial.plan, trial.pair.train,
-        trial.pair.test, terms.seed, terms.steps, device, data)
+        trial.pair.test, terms.seed, terms.steps, device, data, *_answers_of(trial))
     start = Path(arm.source).stem if arm.source else 'scratch'
     words = '_'.join(filter(None, (start, arm.altered_by, arm.schedule)))
     name = f'{re.sub("[^A-Za-z0-9]+", "_", words)}_{len(trial.pair.train)}_labels_{trial.pair.name}_{decides}'

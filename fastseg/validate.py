@@ -9,7 +9,7 @@ __all__ = ['score_run', 'task_of', 'pool_scores']
 from dataclasses import replace
 from pathlib import Path
 from .settings import FastsegError
-from .task import Task
+from .task import Task, place_and_column
 from .evaluate import Scores, evaluate
 from .question import QUESTIONS, Answers, load_scores, read_answers, score_answers
 from .run import Run
@@ -34,9 +34,8 @@ def _score_drawings(run, task, cases, device) -> Scores:
     predict(run, cases, run.folder/'predictions', device=device)
     predictions = [run.folder/'predictions'/f'{case.name}.nii.gz' for case in cases]
     scores = evaluate(predictions, [case.label for case in cases], labels=task.labels)
-    who = {case.name: case.group for case in cases if case.group}
-    for row in scores.rows:
-        if row['case'] in who: row['group'] = who[row['case']]
+    if any(case.group for case in cases):
+        for row in scores.rows: row['group'] = task.case(row['case']).who
     return scores
 
 # %% ../nbs/26_validate.ipynb #c8a343ae
@@ -51,7 +50,7 @@ def task_of(
 ) -> Task: # with its folder
     "The task that a run was trained on, where its record says that the scans are"
     place = run.record.data
-    if Path(place.partition('#')[0]).exists(): return Task.from_folder(place)
+    if Path(place_and_column(place)[0]).exists(): return Task.from_folder(place)
     fix = 'name the task, or bring the scans back to that place'
     raise FastsegError(f'no scans at {place}, which {run.folder} was trained on', 'the same folder', fix)
 

@@ -115,6 +115,19 @@ def test_nobody_is_on_both_sides(volumes):
         train, valid = split_groups(task.train, fold)
         assert not {who[o] for o in train} & {who[o] for o in valid} and len(train) + len(valid) == 10
 
+def test_nobody_is_blocked_for_a_name(home, capsys):
+    "In nnU-Net's layout a test file may have the name of a training file: nobody has said that it is one person."
+    root = shutil.copytree(Task.from_folder(home/'data'/'Task04_Hippocampus').root, home/'same')
+    meta = json.loads((root/'dataset.json').read_text())
+    first = meta['training'][0]['image'].split('/')[-1]
+    (root/'imagesTs').rename(root/'other')
+    (root/'imagesTs').mkdir()
+    shutil.copy(next((root/'other').iterdir()), root/'imagesTs'/first)
+    shutil.rmtree(root/'other')
+    (root/'targets.csv').unlink(missing_ok=True)
+    (root/'dataset.json').write_text(json.dumps(dict(meta, test=[f'./imagesTs/{first}'])))
+    assert main(['check', str(root)]) == 0, capsys.readouterr().out
+
 # what must stay as it was
 
 def test_a_plan_of_voxels_says_nothing_new(volumes):
