@@ -8,7 +8,7 @@ __all__ = ['device_of', 'time_ways', 'Peak', 'step_memory', 'parse_memory', 'fit
 # %% ../nbs/22_machine.ipynb #c922aad5
 import re, time
 import numpy as np, torch
-from .settings import FastsegError, free_memory, profile
+from .settings import FastsegError, free_memory
 from .plan import Plan, fit_patch, patch_factor
 from .model import build_model, run_as
 
@@ -54,7 +54,6 @@ def _ways(
 ) -> list: # such as 'bf16 channels-last'
     "The kinds of arithmetic that are possible here, or the one that the plan insists on"
     if plan.arithmetic != 'fastest': return [plan.arithmetic]
-    if only := profile().arithmetic: return [only]
     if device.type == 'mps': formats = ['fp32']
     elif device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] < 8: formats = ['fp16', 'fp32']
     else: formats = ['bf16', 'fp32']

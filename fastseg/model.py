@@ -383,8 +383,10 @@ def grad_cam(
     module = model_parts(model).get(part)
     names = [name for name, o in inside.named_modules() if o is module]
     if not names: raise FastsegError(f'part {part!r}', f'one of {", ".join(model_parts(model))}', 'choose an encoder')
-    seen = 1 - GradCAM(inside, names[0])(x, class_idx=answer)[0, 0] # MONAI's runs from 1 to 0
-    return (seen if seen.ndim == 3 else seen[..., None]).detach().numpy()
+    ask = GradCAM(inside, names[0], postprocessing=lambda seen: seen.detach().float()) # MONAI's own runs from 1 to 0
+    seen = ask(x, class_idx=answer)[0, 0]
+    seen = (seen - seen.min())/(seen.max() - seen.min()).clamp_min(1e-12)
+    return (seen if seen.ndim == 3 else seen[..., None]).numpy()
 
 # %% ../nbs/21_model.ipynb #b16ad2d4
 def splitter(

@@ -91,10 +91,9 @@ class Profile:
     "Limits for what the defaults of the library and the notebooks take on; None: no limit but what suits the task"
     minutes: float|None=None # of training, at most
     patch_voxels: float|None=None # voxels of a patch, at most
-    arithmetic: str|None=None # the only kind that is tried before training
     def budget(self, minutes): return min(minutes, self.minutes or minutes)
 
-PROFILES = dict(full=Profile(), small=Profile(minutes=.05, patch_voxels=6e4, arithmetic='fp32'))
+PROFILES = dict(full=Profile(), small=Profile(minutes=.05, patch_voxels=6e4))
 
 # %% ../nbs/00_settings.ipynb #p0000002
 def profile():

@@ -348,7 +348,7 @@ def _with_answers(
     if not (path.exists() or column): return task
     rows = read_targets(path)
     _require_column(rows, column, path)
-    task = replace(task, train=_with_who(task.train, rows, path), test=_with_who(task.test, rows, path))
+    task = replace(task, train=_with_who(task.train, rows, path), test=_with_who(task.test, rows))
     if not column: return task
     cases = [replace(o, label=None, target=number_in(rows.get(o.name, {}), column)) for o in task.train]
     if strict: _require_answers(cases, column, path)
@@ -362,11 +362,11 @@ def _require_column(rows, column, path):
     raise FastsegError(f'no column {column!r} in {path}', f'one of {", ".join(known)}', 'correct the word behind #')
 
 # %% ../nbs/02_task.ipynb #ta0000a4
-def _with_who(cases, rows, path) -> tuple: # of `Case`
-    "Cases with who was scanned, if the table says so; then it has to say so of everybody"
+def _with_who(cases, rows, path=None) -> tuple: # of `Case`; path of the table if it has to know everybody
+    "Cases with who was scanned, if the table says so"
     if not any('subject' in row for row in rows.values()): return tuple(cases)
     named = [replace(o, group=rows.get(o.name, {}).get('subject') or '') for o in cases]
-    for o in named:
+    for o in named if path else ():
         if o.group: continue
         raise FastsegError(f'no subject of case {o.name} in {path}', 'one for every case', 'add it, or drop the column')
     return tuple(named)
