@@ -96,8 +96,8 @@ def _score_table(words):
 
 def _evaluate(words):
     "Scores predictions"
-    is_table = words.predictions.endswith(('.csv', '.json'))
-    scores = _score_table(words) if is_table else _score_labels(words)
+    from fastseg.question import is_table
+    scores = _score_table(words) if is_table(words.predictions) else _score_labels(words)
     print(scores.summary())
     if words.out: print(f'scores: {words.out}')
 

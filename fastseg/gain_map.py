@@ -99,10 +99,10 @@ def worth_in_steps(
     "How much earlier a start reaches what scratch reaches at the end"
     import pandas as pd
     last, rows = found.lengths[-1], []
+    useful = useful_from(found.studies[last].table)
     for count in found.counts:
         curve = {steps: judged_table(found.studies[steps].scores_of(found.arm, count)) for steps in found.lengths}
         scratch = judged_table(found.studies[last].scores_of('scratch', count))
-        useful = useful_from(found.studies[last].table)
         text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps')
         rows.append(dict(labels=count, scratch=abs(scratch.mean()), worth=text, interval=interval))
     return pd.DataFrame(rows)

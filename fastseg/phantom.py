@@ -6,11 +6,12 @@
 __all__ = ['phantom_case', 'make_phantom', 'write_volumes', 'make_pictures']
 
 # %% ../nbs/06_phantom.ipynb #834b2793
-import csv, io, math, re, shutil, tempfile
+import math, re, shutil, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from .settings import FastsegError, read_json, write_file, write_json
+from .settings import FastsegError, read_json, write_json
+from .pictures import write_table
 from .task import TASKS, Task, load_label
 from .shapes import axis_ranges, box_between, ellipsoid, rotation, smooth_noise, tree_pieces, tube, tube_pieces
 from .anatomy import RECIPES
@@ -602,11 +603,7 @@ def write_volumes(
     subjects = subjects or [case.name for case in task.train]
     rows = [dict(case=case.name, subject=who) for case, who in zip(task.train, subjects)]
     for row, case in zip(rows, task.train): row.update(_volumes_of(case, task.labels))
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]))
-    table.writeheader()
-    table.writerows(rows)
-    return write_file(task.root/'targets.csv', text.getvalue().encode())
+    return write_table(task.root/'targets.csv', rows)
 
 # %% ../nbs/06_phantom.ipynb #ph000005
 def _photograph(

@@ -59,22 +59,28 @@ def _three_lengths(
 # %% ../nbs/18_plan.ipynb #f781ec2b
 def _times(values, form='g'): return ' × '.join(f'{o:{form}}' for o in values)
 
-def _working_spacing(
-    seen: Fingerprint,
-    voxels: float, # that a patch may have
-    is_short: bool, # is time short?
-    spacing, # 'auto', 'native' or three values in mm
-): # spacing in mm, and the reason
-    "The spacing to work at: the native one unless time is short or the user knows better"
-    if spacing not in ('auto', 'native'): return _three_lengths(spacing), 'chosen by the user'
-    native = _native_spacing(seen)
-    working = _coarser(native, seen.size, 4*voxels) if is_short and spacing == 'auto' else native
-    if (working <= native).all():
-        return native, 'median spacing of the task; where slices are thick, the tenth percentile'
+def _why_short(native, working) -> str: # both in mm
+    "Why a spacing is coarser where time is short, and what that costs"
     many = np.prod(working/native)
-    return working, (f'time is short: coarser than the native {_times(native, ".2f")} mm, so that a patch sees '
+    return (f'time is short: coarser than the native {_times(native, ".2f")} mm, so that a patch sees '
         f'about a quarter of a case; the price: {many:.1f} native voxels become one, borders and small lesions are '
         'drawn more coarsely; refuse with spacing native')
+
+# %% ../nbs/18_plan.ipynb #pl000010
+def _working_spacing(
+    seen: Fingerprint,
+    size, # of the case that counts, mm
+    voxels: float, # that this case may have
+    may_coarsen: bool, # may it be seen more coarsely?
+    spacing, # 'auto', 'native' or three values in mm
+    why=_why_short, # native and coarser spacing → reason
+): # spacing in mm, and the reason
+    "The spacing to work at: the native one unless that is too much or the user knows better"
+    if spacing not in ('auto', 'native'): return _three_lengths(spacing), 'chosen by the user'
+    native = _native_spacing(seen)
+    working = _coarser(native, size, voxels) if may_coarsen and spacing == 'auto' else native
+    if (working > native).any(): return working, why(native, working)
+    return native, 'median spacing of the task; where slices are thick, the tenth percentile'
 
 # %% ../nbs/18_plan.ipynb #7d3f96f1
 def _halved(
@@ -439,17 +445,9 @@ def _network_reasons(given, in_full):
     return dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
 
 # %% ../nbs/18_plan.ipynb #pl000002
-def _whole_spacing(
-    seen: Fingerprint,
-    voxels: float, # that a case may have
-    spacing, # 'auto', 'native' or three values in mm
-): # spacing in mm, and the reason
-    "The native spacing, or one at which the largest case is small enough"
-    if spacing not in ('auto', 'native'): return _three_lengths(spacing), 'chosen by the user'
-    native = _native_spacing(seen)
-    working = _coarser(native, seen.largest, voxels) if spacing == 'auto' else native
-    if (working <= native).all(): return native, 'median spacing of the task'
-    return working, f'coarser than the native {_times(native, ".2f")} mm, so that a whole case fits into a patch'
+def _why_whole(native, working) -> str: # both in mm
+    "Why a spacing is coarser where a whole case has to be seen"
+    return f'coarser than the native {_times(native, ".2f")} mm, so that a whole case fits into a patch'
 
 _WHOLE_REASONS = dict(
     network='the encoder of a U-Net, and a head that looks at all of it',
@@ -468,7 +466,7 @@ def _whole_plan(
 ) -> Plan:
     "A plan that shows whole cases to an encoder"
     question = QUESTIONS[seen.asks]
-    working, why_mm = _whole_spacing(seen, voxels, spacing)
+    working, why_mm = _working_spacing(seen, seen.largest, voxels, True, spacing, _why_whole)
     rules, why_rules = _normalisation(seen)
     patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network)
     is_flat = seen.shape[2] == 1 # no left and right
@@ -491,12 +489,11 @@ def _answering(network, question): # dict, or None
     expected = f'one of {", ".join(question.networks)}'
     raise FastsegError(f'network {name!r} for a {question.name}', expected, 'choose another network')
 
-# %% ../nbs/18_plan.ipynb #pl0000a3
-def _plan_of(seen, spacing, *choices, **more) -> Plan: # choices: patch, batch, rules, network, reasons
+# %% ../nbs/18_plan.ipynb #pl000011
+def _plan_of(seen, spacing, patch, batch, rules, network, why, **more) -> Plan:
     "A plan for what a fingerprint was taken of"
-    *choices, why = choices
     names = seen.task, tuple(seen.modalities), dict(seen.labels)
-    return Plan(*names, spacing.round(4).tolist(), *choices, reasons=why, **more)
+    return Plan(*names, spacing.round(4).tolist(), patch, batch, rules, network, reasons=why, **more)
 
 # %% ../nbs/18_plan.ipynb #99486b42
 def make_plan(
@@ -511,11 +508,11 @@ def make_plan(
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
     if seen.targets: return _whole_plan(seen, voxels/4, spacing, network)
-    working, mm = _working_spacing(seen, voxels, _is_short(device, minutes), spacing)
+    working, mm = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
     rules, scale = _normalisation(seen)
     shape, full = seen.size/working, _has_hours(device, minutes)
-    given = _answering(network, QUESTIONS[seen.asks])
-    patch, net = _patch_and_network(shape, working, voxels, given, full)
+    own = _answering(network, QUESTIONS[seen.asks])
+    patch, net = _patch_and_network(shape, working, voxels, own, full)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
     why = dict(spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
-    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(given, full) | why)
+    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(own, full) | why)

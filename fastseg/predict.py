@@ -7,6 +7,7 @@ __all__ = ['class_scores', 'predict_array', 'save_label', 'scans_in', 'whole_ans
 
 # %% ../nbs/25_predict.ipynb #c5365df3
 import gzip, tempfile, time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
@@ -14,7 +15,7 @@ from .settings import FastsegError, WriteError, bar, mark, read_json, write_file
 from .task import Case, Task, case_name, load_image, stamp
 from .dataset import from_dicom, is_dicom
 from .pictures import archive_of, is_picture, picture_name, pictures_in
-from .question import QUESTIONS, write_answers
+from .question import QUESTIONS, require_table, write_answers
 from .plan import Plan
 from .prepare import prepare, read_window, restore, restore_scores
 from .run import Run
@@ -26,13 +27,17 @@ def _mirrors(
     "One look as it is, and one for each axis"
     return [[], *([axis + 2] for axis in flips)]
 
+def _looks(x, mirrors): # [B,…] → [looks·B,…]
+    "The same windows as they are and mirrored, one look after the other"
+    return torch.cat([x.flip(m) if m else x for m in mirrors])
+
 def _probabilities(
     models, # trained networks of the same plan
     x, # windows [B,C,W,H,D]
     mirrors, # from `_mirrors`
 ): # [B,K,W,H,D]
     "Probabilities averaged over networks and looks"
-    looks = torch.cat([x.flip(m) if m else x for m in mirrors]).float()
+    looks = _looks(x, mirrors).float()
     shares = sum(model(looks).softmax(1) for model in models)/len(models)
     turned = [s.flip(m) if m else s for m, s in zip(mirrors, shares.chunk(len(mirrors)))]
     return sum(turned)/len(turned)
@@ -142,7 +147,7 @@ def _test_cases(task):
     if task.test: return list(task.test)
     raise FastsegError(f'no test case in {task.root}', 'scans without labels', f'name the scans: {task.root}/imagesTr')
 
-# %% ../nbs/25_predict.ipynb #d20000a4
+# %% ../nbs/25_predict.ipynb #d2000019
 def _cases_of(
     files, # scans
     endings, # such as _0000: of the channels, where each has a file; also of a single one where nnU-Net wrote it
@@ -278,15 +283,14 @@ def whole_answer(
     window = read_window(image, image.shape, (shape - size)//2, size)
     whole = torch.from_numpy(np.ascontiguousarray(window))[None].to(next(models[0].parameters()).device)
     with torch.inference_mode():
-        looks = torch.cat([whole.flip(m) if m else whole for m in _mirrors(plan.flips if flips else [])])
+        looks = _looks(whole, _mirrors(plan.flips if flips else []))
         said = sum(_SAID[plan.asks](model(looks)) for model in models)/len(models)
     return QUESTIONS[plan.asks].decide(said.mean(0).cpu().numpy(), plan)
 
 # %% ../nbs/25_predict.ipynb #an000005
 def _require_once(cases):
     "Raises `FastsegError` unless each case has a name of its own"
-    names = [case.name for case in cases]
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name, n in Counter(case.name for case in cases).items() if n > 1]
     if not twice: return
     raise FastsegError(f'two scans named {twice[0]}', 'a name for each scan', 'rename one of them')
 
@@ -297,8 +301,7 @@ def _predict_answers(
     device, flips, # see `predict`
 ) -> Path: # the table
     "Answers scans one after the other; those that cannot be read are told at the end"
-    if out.suffix not in ('.csv', '.json'):
-        raise FastsegError(f'--out {out}', 'a table, .csv or .json, for numbers and classes', 'correct the name')
+    require_table(out)
     plan, models = runs[0].plan, [o.model(device) for o in runs]
     rows, failed = [], {}
     _require_once(cases)

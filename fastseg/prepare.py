@@ -192,10 +192,11 @@ def _prepare_case(
     "Prepares one case and writes its file, whole or not at all"
     from safetensors.numpy import save
     image, label, affine = case.load()
-    if label is None: label = np.zeros(image.shape[1:], np.uint8)
     image, way = prepare(image, affine, plan)
-    label = _prepare_label(label, way, image.shape[1:], plan)
-    arrays = dict(image=image.astype(np.float16), label=label[None], places=_label_places(label))
+    arrays = dict(image=image.astype(np.float16), places=np.zeros((0, 4), np.int16)) # nothing is drawn
+    if label is not None:
+        label = _prepare_label(label, way, image.shape[1:], plan)
+        arrays.update(label=label[None], places=_label_places(label))
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()} # the file keeps bytes as they lie
     notes = dict(way=json.dumps(asdict(way)), stamp=stamp(case))
     write_file(path, save(arrays, notes))

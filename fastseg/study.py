@@ -408,13 +408,14 @@ def worth(self:Study,
 ): # DataFrame, a row per count: what the arm reached, and how many more labels scratch would have needed
     "The scratch curve read backwards"
     import pandas as pd
-    counts = sorted(set(self.table['count']))
+    table = self.table
+    counts, useful = sorted(set(table['count'])), useful_from(table)
     arm = arm or self.results[0].arm
     scratch = {n: judged_table(self.scores_of('scratch', n)) for n in counts}
     rows = []
     for n in counts:
         reached = judged_table(self.scores_of(arm, n))
-        text, interval = worth_text(worth_of(scratch, reached, n, useful_from(self.table)), counts)
+        text, interval = worth_text(worth_of(scratch, reached, n, useful), counts)
         rows.append({'labels': n, 'scratch': abs(scratch[n].mean()), arm: abs(reached.mean()), 'worth': text,
             'interval': interval, 'verdict': self.against(arm, count=n).verdict})
     return pd.DataFrame(rows)

@@ -121,7 +121,8 @@ def draw_pairs(
     "The cases of each pair of runs"
     pairs = []
     for prefix, fold, pool, kept in _pools(task, design):
-        people = _people(c for c in task.train if c.name in set(pool))
+        drawable = set(pool)
+        people = _people(c for c in task.train if c.name in drawable)
         if count is not None and not 0 < count <= len(people):
             fix = 'keep fewer cases for testing, or ask for fewer labels'
             raise FastsegError(f'{count} labelled cases', f'1 to {len(people)}', fix)
