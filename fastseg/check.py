@@ -10,6 +10,7 @@ __all__ = ['KINDS', 'CASE_RULES', 'FOLDER_RULES', 'ANSWER_RULES', 'Finding', 'Fi
 import hashlib, json, os, re, warnings
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 import numpy as np
 from .settings import FastsegError, bar, data_path, is_quiet, mark, read_json, results_path, write_json
@@ -80,6 +81,7 @@ class _Scan:
     digest: str='' # hash of the content
     values: tuple=() # in a label: the values that occur
     is_flat: bool=False # the same number in every voxel
+    middles: dict=field(default_factory=dict) # in a label: value → mm in RAS+, middle of the box around it
     @property
     def readable(self): return not (self.missing or self.error)
 
@@ -105,6 +107,32 @@ def _look_at_picture(
     place = dict(affine=np.eye(4), spacing=(1., 1., 1.))
     return dict(shape=array.shape[1:], n_channels=len(array), **place, **_content_of(np.moveaxis(array, 0, -1)))
 
+# %% ../nbs/09_check.ipynb #mi000002
+def _middles_of(
+    label, # array as stored
+    affine, # array 4×4, voxel x, y, z → mm
+    values, # that occur
+) -> dict: # value → [x, y, z] in mm, RAS+
+    "The middle of the box around each structure; nothing if the values are no labels"
+    from scipy.ndimage import find_objects
+    if label.ndim != 3 or not all(0 <= v <= 255 and v == int(v) for v in values): return {}
+    boxes = find_objects(np.asarray(label).astype(np.uint8))
+    middles = {i: [(s.start + s.stop - 1)/2 for s in box] for i, box in enumerate(boxes, 1) if box}
+    return {i: (affine @ [*middle, 1])[:3] for i, middle in middles.items()}
+
+# %% ../nbs/09_check.ipynb #mi000008
+def _look_at_scan(
+    path: Path, # .nii or .nii.gz
+    is_label: bool,
+) -> dict: # for `_Scan`
+    "What a file of voxels tells"
+    header, affine, voxels, *scaling = _decode(path)
+    spacing = tuple(float(o) for o in header['pixdim'][1:4])
+    n_channels = voxels.shape[3] if voxels.ndim == 4 else 1
+    content = _content_of(voxels, *scaling, is_label)
+    if is_label: content['middles'] = _middles_of(voxels, affine, content['values'])
+    return dict(shape=voxels.shape[:3], n_channels=n_channels, affine=affine, spacing=spacing, **content)
+
 # %% ../nbs/09_check.ipynb #34de9df6
 def _scan(
     root: Path, # task folder
@@ -115,13 +143,7 @@ def _scan(
     "Look at one file; whatever is wrong with it ends up in the answer"
     scan = _Scan(Path(os.path.relpath(path, root)).as_posix(), test, missing=not archive_of(path).is_file())
     if scan.missing: return scan
-    try:
-        if is_picture(path): return replace(scan, **_look_at_picture(path))
-        header, affine, voxels, *scaling = _decode(path)
-        spacing = tuple(float(o) for o in header['pixdim'][1:4])
-        n_channels = voxels.shape[3] if voxels.ndim == 4 else 1
-        content = _content_of(voxels, *scaling, is_label)
-        return replace(scan, shape=voxels.shape[:3], n_channels=n_channels, affine=affine, spacing=spacing, **content)
+    try: return replace(scan, **(_look_at_picture(path) if is_picture(path) else _look_at_scan(path, is_label)))
     except Exception as e:
         words = f'{type(e).__name__}: {e}'.split()
         return replace(scan, error=' '.join(words)[:200])
@@ -399,6 +421,49 @@ def _orientation_rule(
         usual, n = counted[0]
         yield _finding('orientation', scans[file], found, f'{usual}, as in {n} of {len(scans)}')
 
+# %% ../nbs/09_check.ipynb #mi000005
+KINDS['mirrored'] = (False, 'look at the scan: if the header names the wrong side, correct its affine')
+_SIDES = (('right of', 'left of'), ('in front of', 'behind'), ('above', 'below')) # + and − along x, y and z in RAS+
+
+def _orders_of(
+    middles: dict, # of a label, see `_Scan`
+) -> dict: # (value, other value, axis) → 1 or -1, where they lie 15 mm apart or more
+    "In which order the structures of a case lie"
+    orders = {}
+    for a, b in combinations(sorted(middles), 2):
+        apart = middles[a] - middles[b]
+        orders |= {(a, b, axis): int(np.sign(mm)) for axis, mm in enumerate(apart) if abs(mm) >= 15}
+    return orders
+
+def _usual_orders(
+    orders: list, # from `_orders_of`, of all cases
+) -> dict: # (value, other value, axis) → (1 or -1, cases), where at least five cases and nine in ten agree
+    "The orders that nearly all cases have"
+    many = Counter((key, way) for order in orders for key, way in order.items())
+    usual = {}
+    for (key, way), n in many.items():
+        if n >= 5 and n >= 9*many[key, -way]: usual[key] = way, n
+    return usual
+
+# %% ../nbs/09_check.ipynb #mi000006
+def _mirrored_rule(
+    task: Task, # says what the structures are called
+    records: list, # all cases
+): # yields `Finding`s
+    "Cases whose structures lie the other way round than in the others"
+    labels = [o.label for o in records if o.label and o.label.readable]
+    orders = [_orders_of(o.middles) for o in labels]
+    usual = _usual_orders(orders)
+    for label, order in zip(labels, orders):
+        for axis, words in enumerate(_SIDES):
+            known = [key for key in order if key in usual and key[2] == axis]
+            wrong = [key for key in known if order[key] != usual[key][0]]
+            if not wrong or 2*len(wrong) <= len(known): continue
+            a, b, _ = key = wrong[0]
+            told = [f'{task.labels.get(a, a)} {words[way < 0]} {task.labels.get(b, b)}' for way in (1, -1)]
+            found, expected = told[::order[key]]
+            yield _finding('mirrored', label, found, f'{expected}, as in {usual[key][1]} cases')
+
 # %% ../nbs/09_check.ipynb #8f789975
 def _surplus_rule(
     task: Task, # with its root
@@ -472,7 +537,7 @@ def _sides_rule(
 
 # %% ../nbs/09_check.ipynb #34b3cd6a
 CASE_RULES = [_file_rules, _channel_rule, _pair_rules, _spacing_rules, _label_rules]
-FOLDER_RULES = [_twice_rule, _duplicate_rule, _orientation_rule, _surplus_rule, _sides_rule]
+FOLDER_RULES = [_twice_rule, _duplicate_rule, _orientation_rule, _mirrored_rule, _surplus_rule, _sides_rule]
 ANSWER_RULES = {'voxels': _drawn_rule, 'number': _number_rule, 'class': _class_rule}
 
 # %% ../nbs/09_check.ipynb #0e2b2f34
@@ -663,8 +728,9 @@ def _stamp(
     except OSError: return None
 
 # %% ../nbs/09_check.ipynb #31681bdd
-_BENEATH = [_decode, _as_scan, _content_of, _scan, _look_at_picture, _record, _finding, _letters, _shift, _is_close,
-    _off_grid, _spacing_fault, _odd_spacing, _copies, _stray, _lost_cases, _lenient_task, check_task]
+_BENEATH = [_decode, _as_scan, _content_of, _middles_of, _orders_of, _usual_orders, _scan, _look_at_picture, _record,
+    _look_at_scan, _finding, _letters, _shift, _is_close, _off_grid, _spacing_fault, _odd_spacing, _copies, _stray,
+    _lost_cases, _lenient_task, check_task]
 
 def _note_of(
     task: Task, # with its folder

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'computing', 'SqueezedUNet', 'run_as',
-           'SqueezedEncoder', 'Flat', 'Deep', 'stack_slices', 'unstack_slices', 'Slices', 'slab_starts', 'Slabs',
-           'Architecture', 'build_model', 'model_parts', 'grad_cam', 'splitter', 'show_network', 'get_weights',
-           'set_weights', 'save_tensors', 'load_tensors']
+           'SqueezedEncoder', 'Flat', 'Deep', 'stack_slices', 'unstack_slices', 'Slices', 'PlaneUNet', 'slab_starts',
+           'Slabs', 'PerceiverSlab', 'token_places', 'Architecture', 'build_model', 'model_parts', 'grad_cam',
+           'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors']
 
 # %% ../nbs/21_model.ipynb #f5c14333
 import re
@@ -250,7 +250,7 @@ class Slices(nn.Module):
     precision, channels_last, layout = 'fp32', False, torch.channels_last
     def __init__(self, net, context=0): # net: [B,C·(2·context + 1),W,H] to [B,K,W,H]
         super().__init__()
-        self.net, self.context = net, context
+        self.net, self.context, self.squeeze = net, context, getattr(net, 'squeeze', (1, 1, 1))
     def forward(self, x):
         x = x.as_subclass(torch.Tensor)
         slices = stack_slices(x, self.context)
@@ -267,7 +267,24 @@ def _deeplab(
     net = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=out_channels)
     first = net.backbone['0'][0]
     net.backbone['0'][0] = nn.Conv2d(in_channels*(2*context + 1), first.out_channels, 3, 2, 1, bias=False)
+    for module in net.modules(): # means over the last hundreds of steps, as torchvision has it, come too late here
+        if isinstance(module, nn.BatchNorm2d): module.momentum = .1
     return Slices(net, context)
+
+# %% ../nbs/21_model.ipynb #sl0000a4
+class PlaneUNet(SqueezedUNet):
+    "A U-Net for pictures: [B,C,W,H] to [B,K,W,H]"
+    def forward(self, x): return super().forward(x[..., None])[..., 0]
+
+def _slices(
+    in_channels, out_channels, # numbers
+    context: int=0, # neighbours on either side of a slice
+    **unet, # arguments of the U-Net; squeeze, strides and kernels are 1 along z
+) -> Slices:
+    "A U-Net that goes through volumes slice by slice"
+    model = Slices(PlaneUNet(in_channels*(2*context + 1), out_channels, **unet), context)
+    model.layout = torch.channels_last_3d # its weights are those of a network for volumes
+    return model
 
 # %% ../nbs/21_model.ipynb #sb000002
 def slab_starts(
@@ -315,6 +332,64 @@ def _slabs(
     inside = SqueezedUNet(in_channels + recursive*out_channels, out_channels, **unet)
     return Slabs(inside, out_channels, depth, overlap, recursive)
 
+# %% ../nbs/21_model.ipynb #pe000002
+class PerceiverSlab(nn.Module):
+    "A Perceiver IO on the tokens of a slab: [B,C,W,H,depth] to [B,K,W,H,depth]"
+    precision, channels_last = 'fp32', False
+    def __init__(self, in_channels, out_channels, depth, squeeze, width, latents, layers):
+        super().__init__()
+        from transformers import PerceiverConfig, PerceiverModel
+        self.squeeze = (*squeeze[:2], depth) # a token is a block of voxels through the whole slab
+        n = int(np.prod(self.squeeze))
+        config = PerceiverConfig(num_latents=latents, d_latents=width, d_model=width, num_blocks=1,
+            num_self_attends_per_block=layers, num_self_attention_heads=4, num_cross_attention_heads=1)
+        self.embed = nn.Linear(in_channels*n + 2*_WAVES*2, width)
+        self.perceiver = PerceiverModel(config)
+        self.ask = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.head = nn.Linear(width, out_channels*n)
+    def forward(self, x):
+        blocks = squeeze_voxels(x, self.squeeze)
+        b, _, w, h, _ = blocks.shape
+        rows = torch.cat([blocks.flatten(2).transpose(1, 2), token_places(w, h).to(x).expand(b, -1, -1)], 2)
+        with computing(self, x):
+            tokens = self.embed(rows)
+            latents = self.perceiver(inputs=tokens).last_hidden_state
+            answers = self.head(tokens + self.ask(tokens, latents, latents)[0])
+        return unsqueeze_voxels(answers.float().transpose(1, 2).reshape(b, -1, w, h, 1), self.squeeze)
+
+# %% ../nbs/21_model.ipynb #pe000003
+_WAVES = 6
+
+def token_places(
+    w, h, # tokens along x and y
+): # [w·h, 4·_WAVES]: sine and cosine of ever shorter waves
+    "Where each token lies in the window, as numbers that a network can use"
+    x, y = torch.meshgrid(torch.linspace(-1, 1, w), torch.linspace(-1, 1, h), indexing='ij')
+    waves = torch.pi*2.**torch.arange(_WAVES)
+    angles = torch.cat([o.reshape(-1, 1)*waves for o in (x, y)], 1)
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+def _perceiver(
+    in_channels, out_channels, # numbers
+    depth: int, # slices of a slab
+    squeeze=(8, 8, 1), # voxels of a token along x and y; along z it is the whole slab
+    width: int=128, # numbers of a token, and of a latent
+    latents: int=64,
+    layers: int=4,
+    overlap: int=0, recursive: bool=False, # as for slabs of a U-Net
+) -> Slabs:
+    "A Perceiver IO on slabs"
+    seen = in_channels + recursive*out_channels
+    try: inside = PerceiverSlab(seen, out_channels, depth, squeeze, width, latents, layers)
+    except ImportError:
+        raise FastsegError('no transformers', "the extra 'perceiver'", "pip install -e '.[perceiver]'") from None
+    return Slabs(inside, out_channels, depth, overlap, recursive)
+
+# %% ../nbs/21_model.ipynb #pe0000a3
+def _perceiver_parts(model): # name → module
+    net = model.net
+    return dict(stem=net.embed, encoder1=net.perceiver, decoder1=net.ask, head=net.head)
+
 # %% ../nbs/21_model.ipynb #b6d24894
 @dataclass(frozen=True)
 class Architecture:
@@ -332,6 +407,8 @@ NETWORKS = dict(
     unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
     unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, _NONE, _HEADS),
     slabs=Architecture(_slabs, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    perceiver=Architecture(_perceiver, _perceiver_parts, _same_places, _NONE, _NONE, _LAST),
+    slices=Architecture(_slices, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
     deeplab=Architecture(_deeplab, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST))

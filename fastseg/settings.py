@@ -93,7 +93,7 @@ class Profile:
     patch_voxels: float|None=None # voxels of a patch, at most
     def budget(self, minutes): return min(minutes, self.minutes or minutes)
 
-PROFILES = dict(full=Profile(), small=Profile(minutes=.05, patch_voxels=6e4))
+PROFILES = dict(full=Profile(), small=Profile(minutes=.02, patch_voxels=6e4))
 
 # %% ../nbs/00_settings.ipynb #p0000002
 def profile():

@@ -30,7 +30,7 @@ from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
 from .transfer import load_source, weights_mark
 from .baseline import plan_baseline, scaled_to, train_baseline, with_budget
-from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, run_trials, trial_folder
+from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, require_disk, run_trials, trial_folder
 
 # %% ../nbs/34_study.ipynb #9aa95e97
 def _require_study(info, file): # what a JSON file holds
@@ -96,10 +96,11 @@ def scores_of(self:Study,
 @patch
 def against(self:Study,
     arm:str, # name of an arm
-    twin:str='scratch', # name of the arm it is held against
+    twin:str|None=None, # name of the arm it is held against; None: the study's twin
     count:int|None=None, # labelled cases; None: the most
 )->Comparison:
     "One arm against another, case by case"
+    twin = twin or self.twin
     return compare(self.scores_of(arm, count), self.scores_of(twin, count), (arm, twin), level=self.level)
 
 # %% ../nbs/34_study.ipynb #fc25530a
@@ -109,10 +110,19 @@ def level(self:Study)->float:
     return Design(looks=self.info['asked'].get('looks', 1)).level
 
 @patch(as_prop=True)
-def results(self:Study)->list: # of Comparison, every other arm against scratch, at the largest count
-    "What each arm gains on its twin from scratch; the first is the question, the others share one error"
-    arms = {name: self.scores_of(name) for name in self.arms if name != 'scratch'}
-    return compare_arms(arms, self.scores_of('scratch'), level=self.level)
+def twin(self:Study)->str:
+    "The name of the arm that all others are held against"
+    if 'scratch' in self.arms: return 'scratch'
+    same = dict(source=None, schedule='all_at_once', altered_by='')
+    asked = {arm['name']: arm for arm in self.info['asked']['arms']}
+    return next(name for name in self.arms if {**asked[name], 'name': name} == dict(same, name=name))
+
+# %% ../nbs/34_study.ipynb #st000002
+@patch(as_prop=True)
+def results(self:Study)->list: # of Comparison, every other arm against the twin, at the largest count
+    "What each arm gains on its twin; the first is the question, the others share one error"
+    arms = {name: self.scores_of(name) for name in self.arms if name != self.twin}
+    return compare_arms(arms, self.scores_of(self.twin), self.twin, level=self.level)
 
 # %% ../nbs/34_study.ipynb #s2000001
 @patch(as_prop=True)
@@ -133,15 +143,16 @@ def _asked(
     spacing, # for a plan that is made
 ) -> dict: # plain values
     "All that makes two studies the same"
-    starts = [dict(asdict(arm), source=weights_mark(arm.source)) for arm in arms]
+    starts = [{k: v for k, v in asdict(arm).items() if k != 'changes' or v} for arm in arms] # as before there were any
+    for start, arm in zip(starts, arms): start['source'] = weights_mark(arm.source)
     same = dict(arms=starts, **asdict(design), minutes=terms.minutes, steps=terms.steps, spacing=spacing)
     return plain(dict(same, plan=plan and mark(plan.choices)))
 
 def _require_arms(arms):
-    "Raises `FastsegError` unless the twin from scratch is there and every arm has its own name"
+    "Raises `FastsegError` unless there is a twin and every arm has its own name"
     names = [arm.name for arm in arms]
-    if SCRATCH in arms and len(set(names)) == len(names): return
-    expected = 'scratch and at least one other, each with its own name'
+    if any(arm.is_twin for arm in arms) and len(set(names)) == len(names): return
+    expected = 'a twin that changes nothing and at least one other, each with its own name'
     raise FastsegError(f'arms {", ".join(names)}', expected, 'add SCRATCH')
 
 # %% ../nbs/34_study.ipynb #1be39989
@@ -185,14 +196,14 @@ def _begin_study(folder, question, task, asked, plan, terms, design) -> Study:
 # %% ../nbs/34_study.ipynb #e7517f65
 def _trials(study, task, arms, design, device) -> list:
     "All runs of a study: twins side by side, so that an interrupted study has pairs"
-    trials, plan = [], study.plan.choices
+    trials, plans = [], [study.plan.change(**arm.changes).choices for arm in arms]
     for count in design.counts:
         pairs = draw_pairs(task, design, count)
         most = max(len({task.case(name).who for name in pair.train}) for pair in pairs) # all; folds may differ by one
         for pair in pairs:
             terms = Terms(steps=study.info['steps'], seed=pair.seed, device=device, fold=pair.fold,
                 split=(pair.train, pair.test))
-            for arm in arms:
+            for arm, plan in zip(arms, plans):
                 trials.append(Trial(arm, pair, count or most, study.info['data'], plan, study.info['timing'], terms))
     return trials
 
@@ -256,8 +267,9 @@ def _begun(target, arms, question, design, terms, spacing, plan, out) -> tuple: 
     folder = Path(out) if out else _study_folder(task, asked, terms)
     if not (study := _found_study(folder, asked)):
         plan = plan or _target_plan(task, arms, design, terms, spacing)
-        for arm in arms: _require_fitting(arm.source, plan)
+        for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
         study = _begin_study(folder, question, task, asked, plan, terms, design)
+        require_disk(_trials(study, task, arms, design, study.info['device']))
     device = terms.device or study.info['device']
     return study, _trials(study, task, arms, design.first_look, device), _trials(study, task, arms, design, device)
 
@@ -279,7 +291,7 @@ def is_warming_up(
 def _pilot(trials) -> list:
     "The first twins of the largest count"
     most = max(trial.count for trial in trials)
-    return [trial for trial in trials if trial.arm == SCRATCH and trial.count == most][:PILOT]
+    return [trial for trial in trials if trial.arm.is_twin and trial.count == most][:PILOT]
 
 # %% ../nbs/34_study.ipynb #s2000005
 def _foresight(trials) -> str: # lines
@@ -312,7 +324,7 @@ def _case_means(
 # %% ../nbs/34_study.ipynb #79883d7c
 def run_study(
     target, # Task, or its number, name or folder
-    arms, # of `Arm`; with SCRATCH among them, as no claim stands without it
+    arms, # of `Arm`; with SCRATCH among them, or another twin, as no claim stands without it
     *,
     question: str='', # in words
     design: Design=Design(), # which cases, folds and seeds, and how often the study looks
@@ -404,19 +416,19 @@ def label_study(
 # %% ../nbs/34_study.ipynb #5ebf9493
 @patch
 def worth(self:Study,
-    arm:str|None=None, # None: the first that is not scratch
+    arm:str|None=None, # None: the first that is not the twin
 ): # DataFrame, a row per count: what the arm reached, and how many more labels scratch would have needed
     "The scratch curve read backwards"
     import pandas as pd
     table = self.table
     counts, useful = sorted(set(table['count'])), useful_from(table)
     arm = arm or self.results[0].arm
-    scratch = {n: judged_table(self.scores_of('scratch', n)) for n in counts}
+    scratch = {n: judged_table(self.scores_of(self.twin, n)) for n in counts}
     rows = []
     for n in counts:
         reached = judged_table(self.scores_of(arm, n))
         text, interval = worth_text(worth_of(scratch, reached, n, useful), counts)
-        rows.append({'labels': n, 'scratch': abs(scratch[n].mean()), arm: abs(reached.mean()), 'worth': text,
+        rows.append({'labels': n, self.twin: abs(scratch[n].mean()), arm: abs(reached.mean()), 'worth': text,
             'interval': interval, 'verdict': self.against(arm, count=n).verdict})
     return pd.DataFrame(rows)
 

@@ -17,8 +17,12 @@ FLAT = dict(squeeze=[2, 2, 1], strides=[[1, 1, 1], [2, 2, 1], [2, 2, 1]], kernel
 CUBE = dict(squeeze=[2, 2, 2], strides=[[1, 1, 1], [2, 2, 2], [2, 2, 1]], kernels=[[3, 3, 3]]*3, features=[4, 8, 16])
 ASKED = dict( # network → what is asked, arguments
     unet=('outline', CUBE), unet_encoder=('volume', CUBE), slabs=('outline', dict(FLAT, depth=5, overlap=2, recursive=True)),
+    slices=('outline', dict(FLAT, kernels=[[3, 3, 1]]*3, context=1)),
+    perceiver=('outline', dict(depth=5, overlap=1, recursive=True, squeeze=[8, 8, 1], width=32, latents=8, layers=1)),
     deeplab=('outline', dict(context=1)), timm=('class', dict(model='tf_efficientnet_lite0')),
     monai=('volume', dict(model='resnet10')))
+
+EXTRAS = dict(timm=('timm', 'pictures'), perceiver=('transformers', 'perceiver')) # network → package, extra
 
 def test_every_row_is_tried(): assert set(ASKED) == set(NETWORKS)
 
@@ -34,7 +38,8 @@ def tasks(tmp_path_factory):
 def test_network(name, tasks, tmp_path, monkeypatch):
     monkeypatch.setenv('FASTSEG_RESULTS_PATH', str(tmp_path))
     asked, arguments = ASKED[name]
-    if name == 'timm' and not importlib.util.find_spec('timm'): pytest.skip("needs the extra 'pictures'")
+    extra = EXTRAS.get(name)
+    if extra and not importlib.util.find_spec(extra[0]): pytest.skip(f'needs the extra {extra[1]!r}')
     task = tasks[asked]
     with quiet():
         spacing = [100/64, 100/64, 100.] if asked == 'class' else 'auto'

@@ -43,6 +43,7 @@ def test_notebook_on_phantoms(path, places, atria, tmp_path):
     folder = tmp_path/path.parent.name
     folder.mkdir()
     for o in ROOT/'settings.ini', path: shutil.copy(o, tmp_path if o.suffix == '.ini' else folder)
-    if (kept := path.parent/'records').is_dir(): shutil.copytree(kept, folder/'records')
+    for beside in ('records', 'challenge'):
+        if (path.parent/beside).is_dir(): shutil.copytree(path.parent/beside, folder/beside)
     env = dict(places, FASTSEG_PROFILE='small', FASTSEG_DATA_PATH=str(data))
     run('-m', 'nbconvert', '--to', 'notebook', '--execute', '--inplace', path.name, cwd=folder, env=env)
