@@ -122,7 +122,7 @@ def _write_part(case, numbers, file):
     part = np.zeros_like(label)
     for i, number in enumerate(numbers, 1): part[label == number] = i
     image = nib.Nifti1Image(part, affine)
-    write_file(file, lambda to: to.write(gzip.compress(image.to_bytes(), 1, mtime=0)))
+    write_file(file, gzip.compress(image.to_bytes(), 1, mtime=0))
 
 # %% ../nbs/10_dataset.ipynb #001bdd0a
 def case_table(

@@ -343,7 +343,7 @@ class PerceiverSlab(nn.Module):
         n = int(np.prod(self.squeeze))
         config = PerceiverConfig(num_latents=latents, d_latents=width, d_model=width, num_blocks=1,
             num_self_attends_per_block=layers, num_self_attention_heads=4, num_cross_attention_heads=1)
-        self.embed = nn.Linear(in_channels*n + 2*_WAVES*2, width)
+        self.embed = nn.Linear(in_channels*n + 4*_WAVES, width)
         self.perceiver = PerceiverModel(config)
         self.ask = nn.MultiheadAttention(width, 4, batch_first=True)
         self.head = nn.Linear(width, out_channels*n)

@@ -113,9 +113,8 @@ def level(self:Study)->float:
 def twin(self:Study)->str:
     "The name of the arm that all others are held against"
     if 'scratch' in self.arms: return 'scratch'
-    same = dict(source=None, schedule='all_at_once', altered_by='')
-    asked = {arm['name']: arm for arm in self.info['asked']['arms']}
-    return next(name for name in self.arms if {**asked[name], 'name': name} == dict(same, name=name))
+    same = _start_of(SCRATCH)
+    return next(arm['name'] for arm in self.info['asked']['arms'] if dict(arm, name='scratch') == same)
 
 # %% ../nbs/34_study.ipynb #st000002
 @patch(as_prop=True)
@@ -135,6 +134,11 @@ def means(self:Study):
     return groups[metrics].mean().join(groups.pair.nunique().rename('runs')).reset_index()
 
 # %% ../nbs/34_study.ipynb #25b04d71
+def _start_of(arm) -> dict: # plain values
+    "What makes two arms the same; one that changes nothing is written as before there were changes"
+    start = dict(asdict(arm), source=weights_mark(arm.source))
+    return {k: v for k, v in start.items() if k != 'changes' or v}
+
 def _asked(
     arms, # of `Arm`
     design: Design,
@@ -143,8 +147,7 @@ def _asked(
     spacing, # for a plan that is made
 ) -> dict: # plain values
     "All that makes two studies the same"
-    starts = [{k: v for k, v in asdict(arm).items() if k != 'changes' or v} for arm in arms] # as before there were any
-    for start, arm in zip(starts, arms): start['source'] = weights_mark(arm.source)
+    starts = [_start_of(arm) for arm in arms]
     same = dict(arms=starts, **asdict(design), minutes=terms.minutes, steps=terms.steps, spacing=spacing)
     return plain(dict(same, plan=plan and mark(plan.choices)))
 
@@ -265,13 +268,15 @@ def _begun(target, arms, question, design, terms, spacing, plan, out) -> tuple: 
     terms = _study_terms(terms, task)
     asked = _asked(arms, design, terms, plan, spacing)
     folder = Path(out) if out else _study_folder(task, asked, terms)
-    if not (study := _found_study(folder, asked)):
+    study = _found_study(folder, asked)
+    if is_new := not study:
         plan = plan or _target_plan(task, arms, design, terms, spacing)
         for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
         study = _begin_study(folder, question, task, asked, plan, terms, design)
-        require_disk(_trials(study, task, arms, design, study.info['device']))
     device = terms.device or study.info['device']
-    return study, _trials(study, task, arms, design.first_look, device), _trials(study, task, arms, design, device)
+    trials = _trials(study, task, arms, design, device)
+    if is_new: require_disk(trials)
+    return study, _trials(study, task, arms, design.first_look, device), trials
 
 def _study_terms(terms, task) -> Terms:
     "The same terms; without a budget three minutes, after which runs on hearts have left the warm-up"

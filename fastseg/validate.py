@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 import numpy as np
 from .settings import FastsegError
-from .task import Task, load_label, place_and_column
+from .task import Task, case_name, load_label, place_and_column
 from .space import spacing_of
 from .evaluate import Scores, dice, evaluate, score_case
 from .question import QUESTIONS, Answers, load_scores, read_answers, score_answers
@@ -109,7 +109,7 @@ def agreement(
     for files in zip(*drawn):
         labels = [load_label(file)[0] for file in files]
         shared = [dice(a == k, b == k) for a, b in combinations(labels, 2) for k in numbers]
-        rows.append(dict(case=files[0].name.removesuffix('.nii.gz'), agreement=_mean_of(shared)))
+        rows.append(dict(case=case_name(files[0]), agreement=_mean_of(shared)))
     return pd.DataFrame(rows).sort_values('agreement', ignore_index=True)
 
 def _mean_of(values): # 1 where nobody has drawn anything
