@@ -19,7 +19,7 @@ from .plan import Plan, make_plan
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
 from .run import Run, find_run, require_free
-from .validate import pool_scores, score_run
+from .validate import keep_largest, pool_scores, score_run
 from .train import measure, train_run
 from .report import write_report
 
@@ -103,19 +103,17 @@ def _plan_and_timing(task, terms, out, plan, wishes):
         say(plan.explain())
     return measure(task, plan, terms)
 
-def _score_and_report(run, task, device):
-    "What is left to do once a run is trained; what is done already is kept"
-    path = run.folder/'scores.json'
-    scores = load_scores(path) if path.exists() else score_run(run, task, device=device)
-    say(scores.summary())
+def _report(run, task):
+    "Says how good a run is, and writes its page"
+    say(load_scores(run.folder/'scores.json').summary())
     say(f'report: {write_report(run, task)}')
 
 # %% ../nbs/32_baseline.ipynb #29bdcc37
-def _finish(task, terms, out, plan, wishes) -> Run:
-    "All that is left to do of a run, from the plan to the report"
+def _train_and_score(task, terms, out, plan, wishes) -> Run:
+    "From the plan to the scores; what is done already is kept"
     plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
     run = train_run(task, plan, timing, out=out, terms=terms, asked=wishes)
-    _score_and_report(run, task, terms.device)
+    if not (run.folder/'scores.json').exists(): score_run(run, task, device=terms.device)
     return run
 
 def train_baseline(
@@ -135,7 +133,10 @@ def train_baseline(
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    return _finish(task, terms, out, plan, wishes)
+    run = _train_and_score(task, terms, out, plan, wishes)
+    keep_largest([run], task, device=terms.device)
+    _report(run, task)
+    return run
 
 # %% ../nbs/32_baseline.ipynb #7a7f2099
 def train_folds(
@@ -152,17 +153,23 @@ def train_folds(
     require_clean(task)
     terms = with_budget(terms, task)
     out = Path(out) if out else models_path()/task.folder_name/f'five_folds_seed{terms.seed}'
-    folders = [out/f'fold{fold}' for fold in range(min(5, len({o.who for o in task.train})))]
-    require_free(out, ('plan.json', 'scores.json', *(folder.name for folder in folders)))
+    folders = _fold_folders(task, out)
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     plan = plan or _plan_for_all(task, terms, out/'plan.json', wishes)
     runs = [_train_fold(task, replace(terms, fold=k), folder, plan, wishes) for k, folder in enumerate(folders)]
+    for run in keep_largest(runs, task, device=terms.device): _report(run, task) # once more
     scores = pool_scores(runs)
     scores.save(out/'scores.json')
     say(f'all five folds: {scores.summary()}')
     return scores
 
 # %% ../nbs/32_baseline.ipynb #07cd32b7
+def _fold_folders(task, out) -> list: # of Path
+    "A folder for each fold, inside one that holds nothing else"
+    folders = [out/f'fold{fold}' for fold in range(min(5, len({o.who for o in task.train})))]
+    require_free(out, ('plan.json', 'scores.json', *(folder.name for folder in folders)))
+    return folders
+
 def _plan_for_all(task, terms, path, wishes):
     "The plan that an earlier start has kept, or a new one"
     if path.exists(): return Plan.load(path)
@@ -172,4 +179,6 @@ def _train_fold(task, terms, out, plan, wishes):
     "One of the folds; what is there already must be what is asked for"
     if _is_finished(out): return find_run(out, identity_of(task, plan, terms, wishes))
     say(f'fold {terms.fold}:')
-    return _finish(task, terms, out, plan, wishes)
+    run = _train_and_score(task, terms, out, plan, wishes)
+    _report(run, task)
+    return run

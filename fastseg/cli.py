@@ -142,6 +142,9 @@ def _number(text): # 0, 1, 2, …
 def _count(text): # 1, 2, 3, …
     return _number(text) or _refuse(text, 'a whole number above 0')
 
+def _cluster(text): # slurm, slurm:gpu_short
+    return text if re.fullmatch(r'local|slurm(:[\w.-]+)?', text) else _refuse(text, 'slurm, slurm:PARTITION or local')
+
 def _path(text): # of a file or a folder
     sizes = [len(os.fsencode(part)) for part in text.split(os.sep)] # of names; more than 255 no disk takes
     is_right = text.strip() and '\0' not in text and max(sizes) < 256
@@ -185,7 +188,8 @@ _TRANSFER = [
     _word('--controls', 'Train two controls too: a frozen random encoder and shuffled source weights.',
         action='store_true'), _SPACING, _DEVICE,
     _word('--workers', 'Runs at the same time; one per graphics card if not given.', type=_count, metavar='N'),
-    _word('--cluster', "Hand the runs to submitit (needs the extra 'cluster').", choices=('slurm', 'local')),
+    _word('--cluster', "Hand the runs to submitit (needs the extra 'cluster'): slurm, slurm:PARTITION or local.",
+        type=_cluster, metavar='KIND'),
     _word('--out', 'Folder of the study; below results_path if not given.', metavar='FOLDER'), _QUIET]
 
 # %% ../nbs/38_cli.ipynb #2cd7b13c

@@ -7,6 +7,7 @@ __all__ = ['paired_differences', 'Comparison', 'compare', 'compare_runs', 'compa
 
 # %% ../nbs/15_compare.ipynb #855803b3
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np
 from .evaluate import METRICS, Metric
@@ -101,9 +102,11 @@ class Comparison:
     twin: str # its name
     means: tuple # of arm and twin, in the metric that is judged
     result: dict # of `judge`, for that metric; its difference is a gain, so that larger is better
-    table: object # DataFrame of `_table`
+    scores: tuple # tables of arm and twin, as for `compare`
     differences: object # DataFrame of `paired_differences`, as gains
     metrics: list # of `Metric`; the first is judged
+    @cached_property
+    def table(self): return _table(*self.scores) # only made where somebody looks at it
     @property
     def by_pair(self): return self.differences.groupby('pair').difference.mean() # mean gain of each pair of runs
     @property
@@ -165,7 +168,7 @@ def compare(
     result = judge(_wide(differences), **dict(dict(margin=judged.margin), **rule))
     def mean_of(scores): return float(scores.groupby(['pair', 'case'])[judged.name].mean().mean())
     means = tuple(map(mean_of, _by_who(arm, twin)))
-    return Comparison(*names, means, result, _table(arm, twin), differences, metrics)
+    return Comparison(*names, means, result, (arm, twin), differences, metrics)
 
 # %% ../nbs/15_compare.ipynb #c4000002
 def _scores_at(

@@ -11,7 +11,7 @@ import errno, gzip, hashlib, shutil, tarfile, tempfile, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from .settings import FastsegError, data_path, has_screen, write_file, write_json
+from .settings import FastsegError, data_path, has_screen, read_json, write_file, write_json
 from .task import Task, load_label
 
 # %% ../nbs/10_dataset.ipynb #66eebf2c
@@ -91,15 +91,28 @@ def take_labels(
     "A task that asks for some of the labels of another"
     task, out = _task_here(task), Path(out)
     numbers = _numbers_of(task, names)
-    meta = dict(name=out.name, description=task.description, reference=task.reference, licence=task.licence)
-    meta['labels'] = {'0': 'background'} | {str(i): name for i, name in enumerate(names, 1)}
-    meta['modality'] = {str(i): name for i, name in enumerate(task.modalities)}
+    meta = dict(_meta_of(task, names), name=out.name)
     files = [(case, out/'labelsTr'/f'{case.name}.nii.gz') for case in task.train]
+    meta['training'] = [dict(image=str(case.image[0].resolve()), label=f'labelsTr/{file.name}') for case, file in files]
+    _require_same(out, meta)
+    write_json(out/'dataset.json', meta) # first, so that the folder says whose drawings these are
     for case, file in files:
         if not file.exists(): _write_part(case, numbers, file)
-    meta['training'] = [dict(image=str(case.image[0].resolve()), label=f'labelsTr/{file.name}') for case, file in files]
-    write_json(out/'dataset.json', meta)
     return Task.from_folder(out)
+
+def _meta_of(task, names) -> dict: # for dataset.json
+    "What is known of a task, with other labels"
+    meta = dict(description=task.description, reference=task.reference, licence=task.licence)
+    meta['labels'] = {'0': 'background'} | {str(i): name for i, name in enumerate(names, 1)}
+    meta['modality'] = {str(i): name for i, name in enumerate(task.modalities)}
+    return meta
+
+def _require_same(out, meta):
+    "Raises `FastsegError` if a folder holds anything but the task that is to be written"
+    path = out/'dataset.json'
+    is_free = not out.exists() or out.is_dir() and not any(out.iterdir())
+    if is_free or path.is_file() and read_json(path) == meta: return
+    raise FastsegError(f'{out}, which holds something else', 'a new folder, or the same task', 'choose another one')
 
 # %% ../nbs/10_dataset.ipynb #tl000003
 def _numbers_of(

@@ -9,7 +9,7 @@ __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'comp
            'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors']
 
 # %% ../nbs/21_model.ipynb #f5c14333
-import re
+import re, sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,18 @@ def unsqueeze_voxels(
     blocks = x.reshape(b, c//(i*j*k), i, j, k, w, h, d)
     return blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c//(i*j*k), w*i, h*j, d*k)
 
+# %% ../nbs/21_model.ipynb #mn000001
+_UNUSED = 'rfc3987_syntax' # a grammar of web addresses: it comes with Jupyter, and MONAI has it read by others
+
+def _monai_networks():
+    "The module of MONAI's networks, two seconds earlier where that grammar is installed"
+    is_new = _UNUSED not in sys.modules
+    if is_new: sys.modules[_UNUSED] = None # so Python says that it is not there
+    try: from monai.networks import nets
+    finally:
+        if is_new: sys.modules.pop(_UNUSED, None)
+    return nets
+
 # %% ../nbs/21_model.ipynb #9ba7e962
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
@@ -56,10 +68,10 @@ class SqueezedUNet(nn.Module):
     precision, channels_last = 'fp32', False # how it is run, not what it computes: see `run_as`
     def __init__(self, in_channels, out_channels, squeeze, strides, kernels, features, deep_supervision=0):
         super().__init__()
-        from monai.networks.nets import DynUNet
         self.squeeze = tuple(squeeze)
         n = int(np.prod(squeeze))
-        self.net = DynUNet(3, in_channels*n, out_channels*n, kernels, strides, strides[1:], filters=features,
+        build = _monai_networks().DynUNet
+        self.net = build(3, in_channels*n, out_channels*n, kernels, strides, strides[1:], filters=features,
             norm_name=('batch', dict(momentum=.1)), res_block=True, deep_supervision=deep_supervision > 0,
             deep_supr_num=max(1, deep_supervision))
     def forward(self, x):
@@ -193,7 +205,7 @@ def _monai(
     **more, # for MONAI
 ) -> Deep:
     "A network for volumes from MONAI, without weights"
-    from monai.networks import nets
+    nets = _monai_networks()
     if not (model.startswith('resnet') and hasattr(nets, model)):
         raise FastsegError(f'network {model!r}', 'resnet10, resnet18 or another of MONAI', 'correct the plan')
     build = getattr(nets, model)

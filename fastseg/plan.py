@@ -184,15 +184,16 @@ class Plan:
     arithmetic: str = 'fastest' # number format and layout: 'fastest' is measured, or 'bf16 channels-last', 'fp32', …
     reasons: dict = field(default_factory=dict) # choice → why
     answer: dict = None # kind of a question that is not for voxels, and what its answers need
+    largest: list = field(default_factory=list) # labels of which only the largest piece is kept once they are drawn
     @property
     def asks(self): return self.answer['kind'] if self.answer else 'voxels'
 
 # %% ../nbs/18_plan.ipynb #pl000009
 @patch(as_prop=True)
 def choices(self:Plan)->dict: # all but the reasons
-    "What decides a run; a plan of voxels has the entries that it always had, so that old runs are found"
-    left_out = ('reasons',) if self.answer else ('reasons', 'answer')
-    return {k: v for k, v in asdict(self).items() if k not in left_out}
+    "What decides a run; entries that came later are left out where they say nothing, so that old runs are found"
+    later = [name for name in ('answer', 'largest') if not getattr(self, name)]
+    return {k: v for k, v in asdict(self).items() if k not in ('reasons', *later)}
 
 # %% ../nbs/18_plan.ipynb #455cfaab
 def _divisible(
@@ -266,7 +267,8 @@ _RULES = dict( # entry of a plan → (is it possible?, what is expected); the pl
         'some of the axes 0, 1, 2'),
     arithmetic=(lambda v, plan: _is_text(v), "'fastest', or a way such as 'fp32'"),
     reasons=(lambda v, plan: isinstance(v, dict), 'a text for each choice'),
-    answer=(lambda v, plan: _is_answer(v), 'null, or kind, and numbers'))
+    answer=(lambda v, plan: _is_answer(v), 'null, or kind, and numbers'),
+    largest=(lambda v, plan: _are(v, lambda o: _is_whole(o) and o in plan.labels), 'some of the labels, as numbers'))
 
 # %% ../nbs/18_plan.ipynb #p2000008
 def _require_sound(

@@ -7,7 +7,7 @@ __all__ = ['resize', 'strongest', 'resize_label', 'normalise', 'WayBack', 'prepa
            'read_window', 'prepared_folder', 'preprocess', 'hold']
 
 # %% ../nbs/19_prepare.ipynb #97b3f3f2
-import json
+import gc, json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -290,11 +290,13 @@ def hold(
     share: float=.1, # of the memory that is free now
 ) -> bool: # is there room for all of them?
     "Reads prepared cases into memory, as many as there is room for"
-    import gc
-    gc.collect() # cases of DataLoaders that are no longer used
+    sizes = [case.path.stat().st_size for case in cases]
     room = share*free_memory()
-    for case in cases:
-        room -= case.path.stat().st_size
+    if sum(sizes) > room:
+        gc.collect() # cases of DataLoaders that are no longer used
+        room = share*free_memory()
+    for case, size in zip(cases, sizes):
+        room -= size
         if room < 0: return False
         case.hold()
     return True

@@ -100,8 +100,8 @@ def identity_of(
 ) -> dict: # plain values
     "What makes two runs the same"
     wanted = {k: v for k, v in asdict(terms).items() if k != 'device'}
-    choices = {k: v for k, v in plan.choices.items() if k != 'arithmetic'}
-    same = dict(task=task.folder_name, **wanted, **asked, plan=mark(choices), arithmetic=plan.arithmetic)
+    training = {k: v for k, v in plan.choices.items() if k not in ('arithmetic', 'largest')}
+    same = dict(task=task.folder_name, **wanted, **asked, plan=mark(training), arithmetic=plan.arithmetic)
     return json.loads(json.dumps(same)) # tuples become lists, as when it is read again
 
 def difference(

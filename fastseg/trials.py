@@ -222,20 +222,36 @@ def _in_workers(trials, workers, cards):
     with ProcessPoolExecutor(workers, spawn, _settle, (numbers, cards > 0, workers)) as pool:
         yield from pool.map(_in_worker, trials)
 
+# %% ../nbs/33_trials.ipynb #cl000003
+def _cluster_of(cluster) -> tuple: # the kind that submitit knows, and what to ask it for
+    "'slurm:gpu_short' is the partition gpu_short of a cluster with Slurm"
+    kind, _, partition = cluster.partition(':')
+    if kind in ('slurm', 'local'): return kind, dict(slurm_partition=partition) if partition else {}
+    raise FastsegError(f'cluster {cluster!r}', "'slurm', 'slurm:PARTITION' or 'local'", 'correct the word')
+
+def _result_of(job, logs):
+    "The folder of a finished run; a job that failed is told in one line"
+    from submitit.core.utils import UncompletedJobError
+    try: return job.result()
+    except UncompletedJobError as e:
+        last = str(e).strip().splitlines()[-1]
+        found, fix = f'a job that failed: {last[:200]}', f'read its log in {logs}, and give the same command again'
+        raise FastsegError(found, 'a finished run', fix) from None
+
 # %% ../nbs/33_trials.ipynb #ca104f3e
 def _on_cluster(trials, cluster):
     "Folders, as jobs of submitit finish them; its logs go beside the runs"
     try: import submitit
     except ImportError:
         raise FastsegError('no submitit', "the extra 'cluster'", "pip install -e '.[cluster]'") from None
-    if cluster not in ('slurm', 'local'):
-        raise FastsegError(f'cluster {cluster!r}', "'slurm' or 'local'", 'correct the word')
+    kind, wishes = _cluster_of(cluster)
     if not trials: return []
     seconds = max(trial.terms.steps*trial.timing['step_seconds'] for trial in trials)
-    gpu = dict(gpus_per_node=1) if trials[0].terms.device == 'cuda' else {}
-    executor = submitit.AutoExecutor(models_path()/'studies'/'jobs', cluster)
-    executor.update_parameters(timeout_min=int(30 + 3*seconds/60), cpus_per_task=4, **gpu)
-    return [job.result() for job in executor.map_array(run_trial, trials)]
+    if str(trials[0].terms.device).startswith('cuda'): wishes.update(gpus_per_node=1)
+    logs = models_path()/'studies'/'jobs'
+    executor = submitit.AutoExecutor(logs, kind)
+    executor.update_parameters(timeout_min=int(30 + 3*seconds/60), cpus_per_task=4, **wishes)
+    return [_result_of(job, logs) for job in executor.map_array(run_trial, trials)]
 
 # %% ../nbs/33_trials.ipynb #be977b8e
 def _say_done(trial, out, i, n):
@@ -249,7 +265,7 @@ def run_trials(
     trials, # of `Trial`
     *,
     workers: int|None=None, # processes; None: one per graphics card, and none beside this one on a CPU
-    cluster: str|None=None, # 'slurm', or 'local' to try it: the runs become jobs of submitit
+    cluster: str|None=None, # 'slurm', 'slurm:PARTITION', or 'local' to try it: runs become jobs of submitit
 ) -> list: # folders, in the order of the trials
     "Does what is not done yet"
     import torch
