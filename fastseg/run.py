@@ -15,7 +15,7 @@ import fastseg
 from .settings import FastsegError, read_json, write_json
 from .plan import Plan
 from .model import build_model, load_tensors, run_as, save_tensors, set_weights
-from .machine import device_of
+from .machine import computes, device_of
 from .record import Record, difference
 
 # %% ../nbs/24_run.ipynb #0db75a0d
@@ -192,10 +192,10 @@ def model(self:Run,
     if not (self.folder/'weights.safetensors').is_file():
         fix = 'let the training finish: give the same command again'
         raise FastsegError(f'no weights in {self.folder}', 'a finished run', fix)
-    device = device_of(device)
-    model = set_weights(build_model(self.plan, seed=0), self.weights).to(device)
-    same_kind = device.type == self.record.device.split(':')[0]
-    return run_as(model, self.plan.arithmetic if same_kind else 'fp32').eval()
+    device, plan = device_of(device), self.plan
+    model = set_weights(build_model(plan, seed=0), self.weights).to(device)
+    is_same = device.type == self.record.device.split(':')[0] and computes(device, plan.arithmetic.split()[0], plan)
+    return run_as(model, plan.arithmetic if is_same else 'fp32').eval() # another device may not know the format
 
 # %% ../nbs/24_run.ipynb #f5da7a10
 def keep_record(

@@ -17,7 +17,7 @@ from .task import Task
 from .plan import Plan, require_fits
 from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, save_tensors, set_weights, splitter
-from .machine import Peak, device_of, ends_in_one_slice, time_ways
+from .machine import Peak, computes, device_of, time_ways
 from .record import Record, Terms, epochs_of, identity_of
 from .run import Run, begin_run, find_run, run_lock
 from .learner import loss_function, make_learner, shown_here
@@ -282,11 +282,12 @@ def _require_ready(plan, terms):
     "Raises `FastsegError` unless there is a budget, and a plan that was measured"
     if not terms.has_budget: raise FastsegError('no budget', 'minutes, epochs or steps', 'say for example --minutes 5')
     loss_function(plan.loss, plan.label_weights) # refuses a loss that is none
-    is_risky = plan.arithmetic.startswith('bf16') and device_of(terms.device).type == 'cpu' and ends_in_one_slice(plan)
-    if is_risky: raise FastsegError(f'{plan.arithmetic} with one slice in the deepest level',
-        'fp32, or a deeper patch', 'see 22_machine: PyTorch computes this wrongly on some processors')
-    if plan.arithmetic != 'fastest': return
-    raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
+    if plan.arithmetic == 'fastest':
+        raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
+    device = device_of(terms.device)
+    if computes(device, plan.arithmetic.split()[0], plan): return
+    fix = 'change `arithmetic` in the plan; 22_machine says why'
+    raise FastsegError(f'{plan.arithmetic} for this network on {device}', 'fp32', fix)
 
 # %% ../nbs/29_train.ipynb #5acf87ce
 def _batches(task, run):
