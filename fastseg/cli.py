@@ -99,7 +99,16 @@ def _evaluate(words):
     from fastseg.question import is_table
     scores = _score_table(words) if is_table(words.predictions) else _score_labels(words)
     print(scores.summary())
+    if words.lesions: print(_lesion_lines(words))
     if words.out: print(f'scores: {words.out}')
+
+def _lesion_lines(words):
+    "How many lesions were found, a line for each label that stands for them"
+    from fastseg.evaluate import find_lesions
+    found = find_lesions(words.predictions, words.labels, words.lesions, cases=words.cases)
+    sums = found.groupby('name', sort=False).sum(numeric_only=True)
+    return '\n'.join(f'{name}: {o.found} of {o.lesions} lesions found, {o.invented} of {o.drawn} drawn pieces invented'
+        for name, o in sums.iterrows())
 
 # %% ../nbs/38_cli.ipynb #284e42a7
 def _compare(words):
@@ -231,6 +240,8 @@ _EVALUATE = [
     _word('labels', 'Folder with true labels of the same names; for a table the task, such as ./my_scans#age_years.',
         metavar='LABELS'),
     _word('--cases', 'Score only these cases; all labels if not given.', nargs='+', metavar='NAME'),
+    _word('--lesions', 'Labels that stand for lesions: count how many were found and how many invented.', nargs='+',
+        metavar='LABEL'),
     _word('--out', 'Keep the scores as JSON.', metavar='FILE')]
 
 # %% ../nbs/38_cli.ipynb #dca40e3a

@@ -126,3 +126,12 @@ def test_only_these_cases(phantoms, places, capsys):
     one_line(capsys.readouterr().err, 'no prediction', '--cases')
     assert main(['evaluate', str(mine), str(labels), '--cases', 'hippocampus_001']) == 0
     assert 'Dice 1.000' in capsys.readouterr().out
+
+def test_lesions_are_counted(phantoms, capsys):
+    "A line for each label that is named; an unknown one is refused."
+    labels = str(phantoms('Hippocampus')/'labelsTr')
+    n = len(list(Path(labels).glob('*.nii.gz')))
+    assert main(['evaluate', labels, labels, '--lesions', 'Anterior']) == 0
+    assert f'Anterior: {n} of {n} lesions found, 0 of {n} drawn pieces invented' in capsys.readouterr().out
+    assert main(['evaluate', labels, labels, '--lesions', 'tumour']) == 2
+    one_line(capsys.readouterr().err, "no label 'tumour'", 'Anterior, Posterior')

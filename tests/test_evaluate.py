@@ -40,8 +40,10 @@ def test_same_distances_as_monai(spacing):
         a, b = (torch.as_tensor(x == row['label'])[None, None].float() for x in (p, t))
         hd = metrics.compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=spacing)
         nsd = metrics.compute_surface_dice(a, b, [2.0001], include_background=True, spacing=spacing)
+        asd = metrics.compute_average_surface_distance(a, b, include_background=True, symmetric=True, spacing=spacing)
         dice = metrics.compute_dice(a, b, include_background=True)
-        np.testing.assert_allclose([row['hd95_mm'], row['nsd'], row['dice']], [hd.item(), nsd.item(), dice.item()], rtol=1e-5)
+        own = [row[name] for name in ('hd95_mm', 'nsd', 'asd_mm', 'dice')]
+        np.testing.assert_allclose(own, [o.item() for o in (hd, nsd, asd, dice)], rtol=1e-5)
 
 
 def test_absent_labels():
@@ -49,9 +51,9 @@ def test_absent_labels():
     only_one, spacing = np.where(t == 1, 1, 0).astype(np.uint8), (1, 1, 3)
     diagonal = np.linalg.norm(np.multiply(t.shape, spacing))
     for p, q in ((only_one, t), (t, only_one)):
-        assert score_case(p, q, NAMES, spacing)['two'] | dict(dice=0, nsd=0, hd95_mm=diagonal) == score_case(p, q, NAMES, spacing)['two']
+        assert score_case(p, q, NAMES, spacing)['two'] | dict(dice=0, nsd=0, hd95_mm=diagonal, asd_mm=diagonal) == score_case(p, q, NAMES, spacing)['two']
     both = score_case(only_one, only_one, NAMES, spacing)
-    assert both['one']['dice'] == 1 and all(np.isnan(both['two'][m]) for m in ('dice', 'hd95_mm', 'nsd'))
+    assert both['one']['dice'] == 1 and all(np.isnan(both['two'][m]) for m in ('dice', 'hd95_mm', 'nsd', 'asd_mm'))
     assert np.isnan(score_case(t*0, t*0, NAMES, spacing)['one']['dice'])
 
 
