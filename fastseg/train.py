@@ -18,7 +18,7 @@ from .plan import Plan, require_fits
 from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, save_tensors, set_weights, splitter
 from .machine import Peak, computes, device_of, time_ways
-from .record import Record, Terms, epochs_of, identity_of
+from .record import Record, Terms, data_sum, epochs_of, identity_of
 from .run import Run, begin_run, find_run, run_lock
 from .learner import loss_function, make_learner, shown_here
 
@@ -273,9 +273,10 @@ def _begin(task, plan, timing, out, terms, asked) -> Run:
     _say_forecast(plan, device, timing, expected)
     parameters = sum(p.numel() for p in build_model(plan).parameters())
     identity = _identity(task, plan, terms, asked)
+    cases = terms.cases(task)
     record = Record(task.folder_name, task.place, asdict(terms), asked, identity, str(device), expected, timing,
-        parameters)
-    return begin_run(out, record, plan, terms.cases(task))
+        parameters, data_sum=data_sum(task, [name for part in cases for name in part]))
+    return begin_run(out, record, plan, cases)
 
 # %% ../nbs/29_train.ipynb #3f3563bd
 def _require_ready(plan, terms):

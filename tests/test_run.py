@@ -29,6 +29,21 @@ def small(tmp_path_factory):
 def train(small, out, **more):
     with quiet(): return train_run(small['task'], small['plan'], small['timing'], out=out, terms=small['terms'], **more)
 
+def test_the_same_again(small, tmp_path):
+    "The same seed gives the same weights to the last bit, in a process of its own too; another seed gives others"
+    code = f"""
+import torch; torch.set_num_threads(1)
+from fastseg.plan import Plan; from fastseg.record import Terms; from fastseg.task import Task; from fastseg.train import train_run
+task, plan = Task.from_folder({str(small['root']/'Task04_Hippocampus')!r}), Plan.load({str(small['whole'].folder/'plan.json')!r})
+for seed in 0, 1: train_run(task, plan, {small['timing']!r}, out=f'{tmp_path}/{{seed}}', terms=Terms(steps=9, seed=seed, device='cpu'))
+"""
+    made = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    whole, same, other = small['whole'], *(Run.load(tmp_path/seed) for seed in '01')
+    assert all(torch.equal(tensor, whole.weights[name]) for name, tensor in same.weights.items())
+    assert same.record.weights_sum == whole.record.weights_sum != other.record.weights_sum
+    assert same.record.data_sum == whole.record.data_sum != '' and same.record.environment['code']
+
 class Killed(BaseException):
     "Nothing in the library catches this; what it leaves behind is what a kill leaves behind"
 
