@@ -19,7 +19,7 @@ from .plan import Plan, make_plan
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
 from .run import Run, find_run, require_free
-from .validate import keep_largest, pool_scores, score_run
+from .validate import keep_largest, pool_scores, score_run, undecided
 from .train import measure, train_run
 from .report import write_report
 
@@ -133,7 +133,7 @@ def train_baseline(
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    run = _train_and_score(task, terms, out, plan, wishes)
+    run = _train_and_score(task, terms, out, plan and undecided(plan), wishes)
     keep_largest([run], task, device=terms.device)
     _report(run, task)
     return run
@@ -155,15 +155,20 @@ def train_folds(
     out = Path(out) if out else models_path()/task.folder_name/f'five_folds_seed{terms.seed}'
     folders = _fold_folders(task, out)
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan = plan or _plan_for_all(task, terms, out/'plan.json', wishes)
+    plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', wishes))
     runs = [_train_fold(task, replace(terms, fold=k), folder, plan, wishes) for k, folder in enumerate(folders)]
+    (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
     for run in keep_largest(runs, task, device=terms.device): _report(run, task) # once more
+    return _pooled(runs, out/'scores.json')
+
+# %% ../nbs/32_baseline.ipynb #07cd32b7
+def _pooled(runs, path):
+    "The scores of all cases, said and kept"
     scores = pool_scores(runs)
-    scores.save(out/'scores.json')
+    scores.save(path)
     say(f'all five folds: {scores.summary()}')
     return scores
 
-# %% ../nbs/32_baseline.ipynb #07cd32b7
 def _fold_folders(task, out) -> list: # of Path
     "A folder for each fold, inside one that holds nothing else"
     folders = [out/f'fold{fold}' for fold in range(min(5, len({o.who for o in task.train})))]

@@ -97,14 +97,18 @@ def _score_table(words):
 def _evaluate(words):
     "Scores predictions"
     from fastseg.question import is_table
+    if words.lesions: print(_lesion_lines(words)) # first, since a wrong name is soon found
     scores = _score_table(words) if is_table(words.predictions) else _score_labels(words)
     print(scores.summary())
-    if words.lesions: print(_lesion_lines(words))
     if words.out: print(f'scores: {words.out}')
 
 def _lesion_lines(words):
     "How many lesions were found, a line for each label that stands for them"
     from fastseg.evaluate import find_lesions
+    from fastseg.question import is_table
+    if is_table(words.predictions):
+        found = f'--lesions with {words.predictions}, a table'
+        raise FastsegError(found, 'a folder with predicted labels', 'leave out --lesions')
     found = find_lesions(words.predictions, words.labels, words.lesions, cases=words.cases)
     sums = found.groupby('name', sort=False).sum(numeric_only=True)
     return '\n'.join(f'{name}: {o.found} of {o.lesions} lesions found, {o.invented} of {o.drawn} drawn pieces invented'

@@ -553,17 +553,16 @@ def find_lesions(
     import pandas as pd
     targets = _nifti_files(targets, 'labels')
     pairs = _pairs(_nifti_files(predictions, 'predictions'), targets, cases and list(dict.fromkeys(cases)))
-    numbers = _numbers_of(labels or _names_beside(targets) or {}, names)
+    wanted = _numbers_of(_scored_labels(labels or _names_beside(targets) or _numbers_found(pairs)), names)
     rows = []
     for case, files in pairs.items():
-        p, t, _ = _load_pair(*files)
-        rows += [dict(case=case, name=name, **count_lesions(p == k, t == k)) for name, k in zip(names, numbers)]
+        p, t = _crop(*_load_pair(*files)[:2])
+        rows += [dict(case=case, name=name, **count_lesions(p == k, t == k)) for name, k in wanted.items()]
     return pd.DataFrame(rows)
 
-def _numbers_of(labels, names) -> list:
+def _numbers_of(labels, names) -> dict: # name → number
     "Raises `FastsegError` unless all names are known"
-    known = {name: number for number, name in labels.items() if number}
+    known = {name: number for number, name in labels.items()}
     for name in names:
-        if name in known: continue
-        raise FastsegError(f'no label {name!r}', f'some of {", ".join(known) or "those in dataset.json"}', 'correct it')
-    return [known[name] for name in names]
+        if name not in known: raise FastsegError(f'no label {name!r}', f'some of {", ".join(known)}', 'correct it')
+    return {name: known[name] for name in names}

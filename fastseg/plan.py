@@ -367,12 +367,18 @@ def explain(self:Plan)->str: # one line per choice
     labels = ', '.join(QUESTIONS[self.asks].named(self.labels))
     lines = [f'{self.task}: {channels} ({", ".join(self.modalities)}), labels {labels}']
     for key, value in self.choices.items():
-        if key in ('task', 'labels', 'modalities'): continue
+        if key in ('task', 'labels', 'modalities', 'largest'): continue
         rows = {key: value, **({} if key != 'network' else value['arguments'])}
         for name, part in rows.items():
             shown = part['name'] if name == 'network' else _shown(part)
             lines.append(f'{name:14} {shown:32} {self.reasons.get(name, "")}'.rstrip())
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *_largest_line(self)])
+
+def _largest_line(plan) -> list: # of a line, once it was asked
+    "Which labels are kept in one piece"
+    if not plan.largest and 'largest' not in plan.reasons: return []
+    names = ', '.join(plan.labels[number] for number in plan.largest)
+    return [f'{"largest":14} {names or "none":32} {plan.reasons.get("largest", "")}'.rstrip()]
 
 # %% ../nbs/18_plan.ipynb #b9f1eb91
 def _normalisation(

@@ -199,11 +199,17 @@ def _runs_of(
     if not runs: raise FastsegError('no run', 'one at least', 'name the folder of a run')
     first = runs[0].plan
     for other in runs[1:]:
-        for key in ('modalities', 'labels', 'spacing', 'normalisation', 'patch_size', 'flips', 'answer', 'largest'):
+        for key in ('modalities', 'labels', 'spacing', 'normalisation', 'patch_size', 'flips', 'answer'):
             if getattr(other.plan, key) == getattr(first, key): continue
             found = f'runs with different {key} ({runs[0].folder} and {other.folder})'
             raise FastsegError(found, 'runs of one plan', 'predict with each alone')
     return runs
+
+# %% ../nbs/25_predict.ipynb #jp000002
+def _joint_plan(runs) -> Plan:
+    "The plan of the first run, with those labels in one piece that are so in all"
+    first, *others = [run.plan for run in runs]
+    return replace(first, largest=[k for k in first.largest if all(k in plan.largest for plan in others)])
 
 # %% ../nbs/25_predict.ipynb #d2000002
 def _require_places(
@@ -256,7 +262,7 @@ class _Done:
         self.out, self.path, self.saved = out, out/'predictions.json', time.monotonic()
         networks = [o.record.weights_sum or o.folder.resolve() for o in runs]
         code = [class_scores, prepare, restore, only_largest]
-        self.by = mark(networks, flips, probabilities, runs[0].plan.choices, code=code)
+        self.by = mark(networks, flips, probabilities, _joint_plan(runs).choices, code=code)
         kept = read_json(self.path) if self.path.is_file() else {}
         same = isinstance(kept, dict) and kept.get('by') == self.by and isinstance(kept.get('scans'), dict)
         self.scans = kept['scans'] if same else {}
@@ -347,7 +353,7 @@ def predict(
 ) -> list: # paths of the labels, one per scan, or of the table
     "Answers scans: a label in the scan's own geometry, or a row of a table; a bad scan does not stop the others"
     runs, out = _runs_of(run), Path(out)
-    plan = runs[0].plan
+    plan = _joint_plan(runs)
     cases = scans_in(images, len(plan.modalities))
     if not QUESTIONS[plan.asks].on_grid: return [_predict_answers(runs, cases, out, device, flips)]
     _require_places(cases, out)

@@ -64,17 +64,16 @@ def environment() -> dict:
     gpu = dict(gpu=torch.cuda.get_device_name()) if torch.cuda.is_available() else {}
     return dict(fastseg=fastseg.__version__, code=_code_sum(), python=platform.python_version(),
         **{n: version(n) for n in names}, machine=platform.platform(), processor=processor(),
-        threads=torch.get_num_threads(), **gpu, **_command())
+        threads=torch.get_num_threads(), **gpu)
 
 def _code_sum() -> str:
     "A short mark of the library's source; two commits of one version differ in it"
     files = sorted(Path(fastseg.__file__).parent.glob('*.py'))
     return mark([hashlib.sha1(file.read_bytes()).hexdigest() for file in files])
 
-def _command() -> dict:
-    "The words after which it was made, where they were typed"
-    is_typed = Path(sys.argv[0]).stem == 'fastseg'
-    return dict(command=shlex.join(['fastseg', *sys.argv[1:]])) if is_typed else {}
+def _command() -> str:
+    "The words after which a run was made, where they were typed"
+    return shlex.join(['fastseg', *sys.argv[1:]]) if Path(sys.argv[0]).stem == 'fastseg' else ''
 
 # %% ../nbs/23_record.ipynb #ds000002
 def data_sum(
@@ -82,15 +81,19 @@ def data_sum(
     names, # of the cases
 ) -> str: # twelve characters
     "A short mark of what the files of cases hold, and of their answers"
-    cases = [task.case(name) for name in sorted(names)]
-    return mark([(o.name, o.target, [_end_of(file) for file in (*o.image, *filter(None, [o.label]))]) for o in cases])
+    rows, known = [], {}
+    for case in map(task.case, sorted(names)):
+        files = [archive_of(file) for file in (*case.image, *filter(None, [case.label]))]
+        for file in files:
+            if file not in known: known[file] = _check_sum(file) # an archive of pictures is read once
+        rows.append((case.name, case.target, [known[file] for file in files]))
+    return mark(rows)
 
-def _end_of(path): # of a .gz: check sum and length of what is in it
-    "Size and last bytes of a file"
-    with open(archive_of(path), 'rb') as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 8))
-        return [size, file.read().hex()]
+def _check_sum(path) -> str:
+    "That of what is in a file, with its length"
+    with open(path, 'rb') as file:
+        if path.suffix == '.gz': file.seek(-8, 2)
+        return hashlib.sha1(file.read()).hexdigest()
 
 # %% ../nbs/23_record.ipynb #e4dde436
 @dataclass
@@ -115,6 +118,7 @@ class Record:
     waiting: float = 0. # share of the training time in which no batch was there yet
     weights_sum: str = '' # check sum of the file of the weights
     data_sum: str = '' # see `data_sum`; '' in older records
+    command: str = field(default_factory=_command) # as it was typed; '' from Python
     @property
     def machine(self): # one line
         e = self.environment

@@ -205,7 +205,7 @@ def keep_record(
     "Keeps what a run was and what it reached, for tables and for those who doubt them"
     record, scores = asdict(run.record), run.scores
     plan = {k: v for k, v in run.plan.choices.items() if k not in ('task', 'labels', 'modalities')}
-    kept = {k: v for k, v in record.items() if k not in ('identity', 'data', 'status')}
+    kept = {k: v for k, v in record.items() if k not in ('identity', 'data', 'status', 'command')} # no paths
     cases = dict(zip(('trained', 'scored'), map(len, run.cases)))
     kept.update(plan=plan, cases=cases, mean=scores['mean'], per_label=scores['per_label'])
     kept['terms'] = {k: v for k, v in record['terms'].items() if k != 'split'}

@@ -285,9 +285,12 @@ def _require_ready(plan, terms):
     loss_function(plan.loss, plan.label_weights) # refuses a loss that is none
     if plan.arithmetic == 'fastest':
         raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
+
+def _require_computable(plan, terms):
+    "Raises `FastsegError` where a device does not compute the plan's number format, or not right"
     device = device_of(terms.device)
     if computes(device, plan.arithmetic.split()[0], plan): return
-    fix = 'change `arithmetic` in the plan; 22_machine says why'
+    fix = 'change `arithmetic` in the plan, or go on where the run began; 22_machine says why'
     raise FastsegError(f'{plan.arithmetic} for this network on {device}', 'fp32', fix)
 
 # %% ../nbs/29_train.ipynb #5acf87ce
@@ -356,8 +359,9 @@ def train_run(
     require_fits(plan, task)
     with run_lock(out):
         run = find_run(out, _identity(task, plan, terms, asked or {}))
+        if run and run.record.status == 'trained': return run
+        _require_computable(plan, terms)
         run = run or _begin(task, plan, timing, out, terms, asked or {})
-        if run.record.status == 'trained': return run
         return _fit(run, _batches(task, run), load_start, budget, cbs)
 
 # %% ../nbs/29_train.ipynb #ke000002

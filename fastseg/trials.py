@@ -234,7 +234,8 @@ def _result_of(job, logs):
     from submitit.core.utils import UncompletedJobError
     try: return job.result()
     except UncompletedJobError as e:
-        last = str(e).strip().splitlines()[-1]
+        trace, *_ = str(e).rsplit('-'*22, 1) # below stand the places of its logs
+        last = trace.strip().splitlines()[-1]
         found, fix = f'a job that failed: {last[:200]}', f'read its log in {logs}, and give the same command again'
         raise FastsegError(found, 'a finished run', fix) from None
 

@@ -35,7 +35,7 @@ def test_the_same_again(small, tmp_path):
 import torch; torch.set_num_threads(1)
 from fastseg.plan import Plan; from fastseg.record import Terms; from fastseg.task import Task; from fastseg.train import train_run
 task, plan = Task.from_folder({str(small['root']/'Task04_Hippocampus')!r}), Plan.load({str(small['whole'].folder/'plan.json')!r})
-for seed in 0, 1: train_run(task, plan, {small['timing']!r}, out=f'{tmp_path}/{{seed}}', terms=Terms(steps=9, seed=seed, device='cpu'))
+for seed in 0, 1: train_run(task, plan, {small['timing']!r}, out={str(tmp_path)!r} + f'/{{seed}}', terms=Terms(steps=9, seed=seed, device='cpu'))
 """
     made = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
