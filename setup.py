@@ -17,7 +17,7 @@ setup(
     packages=[cfg['lib_path']], include_package_data=True, zip_safe=False,
     python_requires=f'>={cfg["min_python"]},<{last[0]}.{last[1] + 1}',
     install_requires=cfg['requirements'].split(),
-    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'cluster', 'pictures', 'perceiver', 'search')},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'cluster', 'pictures', 'perceiver', 'search', 'dicom')},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
     classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research',
         'Topic :: Scientific/Engineering :: Medical Science Apps.', *(f'Programming Language :: Python :: {o}' for o in versions)],

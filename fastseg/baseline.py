@@ -108,7 +108,6 @@ def _report(run, task):
     say(load_scores(run.folder/'scores.json').summary())
     say(f'report: {write_report(run, task)}')
 
-# %% ../nbs/32_baseline.ipynb #29bdcc37
 def _train_and_score(task, terms, out, plan, wishes) -> Run:
     "From the plan to the scores; what is done already is kept"
     plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
@@ -116,6 +115,7 @@ def _train_and_score(task, terms, out, plan, wishes) -> Run:
     if not (run.folder/'scores.json').exists(): score_run(run, task, device=terms.device)
     return run
 
+# %% ../nbs/32_baseline.ipynb #29bdcc37
 def train_baseline(
     task, # Task, or its number, name or folder
     terms: Terms=Terms(), # without a budget: `baseline_minutes`

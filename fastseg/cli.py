@@ -76,9 +76,11 @@ def _transfer(words):
 # %% ../nbs/38_cli.ipynb #284e4287
 def _predict(words):
     "Segments scans"
-    from fastseg.predict import predict
+    from fastseg.predict import as_dicom_seg, predict, series_in
     how = dict(device=words.device, flips=not words.no_flips, probabilities=words.probabilities)
+    if words.dicom_seg: series_in(words.images) # or say now that there is none
     paths = predict(words.run, words.images, words.out, **how)
+    if words.dicom_seg: paths += as_dicom_seg(words.run, words.images, words.out)
     for path in paths: print(path)
 
 def _score_labels(words):
@@ -94,6 +96,7 @@ def _score_table(words):
     if words.out: scores.save(words.out)
     return scores
 
+# %% ../nbs/38_cli.ipynb #ev000002
 def _evaluate(words):
     "Scores predictions"
     from fastseg.question import is_table
@@ -222,6 +225,8 @@ _PREDICT = [
     _word('--out', 'Folder for the labels; for numbers and classes a table, .csv or .json.', metavar='FOLDER',
         required=True), _DEVICE,
     _word('--no-flips', 'Look once instead of twice: faster, a little worse.', action='store_true'),
+    _word('--dicom-seg', "Also write labels of DICOM series as DICOM-SEG (needs the extra 'dicom').",
+        action='store_true'),
     _word('--probabilities', 'Also write the probabilities of all classes.', action='store_true')]
 
 # %% ../nbs/38_cli.ipynb #68fa74d3

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['kfold', 'split_groups', 'by_case', 'split', 'take_labels', 'case_table', 'archive_address', 'require_room',
-           'download', 'is_dicom', 'from_dicom', 'make_series']
+           'download', 'is_dicom', 'from_dicom', 'make_series', 'to_dicom_seg']
 
 # %% ../nbs/10_dataset.ipynb #608e7750
 import errno, gzip, hashlib, shutil, tarfile, tempfile, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+import fastseg
 from .settings import FastsegError, data_path, has_screen, read_json, write_file, write_json
 from .task import Task, load_label
 
@@ -100,6 +101,7 @@ def take_labels(
         if not file.exists(): _write_part(case, numbers, file)
     return Task.from_folder(out)
 
+# %% ../nbs/10_dataset.ipynb #tl000013
 def _meta_of(task, names) -> dict: # for dataset.json
     "What is known of a task, with other labels"
     meta = dict(description=task.description, reference=task.reference, licence=task.licence)
@@ -403,6 +405,18 @@ def from_dicom(
         sitk.WriteImage(image, f'{there}/scan.nii.gz')
         return write_file(path, Path(f'{there}/scan.nii.gz').read_bytes())
 
+# %% ../nbs/10_dataset.ipynb #i2000015
+def _tags_of(
+    k: int, # number of the slice
+    place, # of its first voxel, mm, (x,y,z)
+    thickness: float, # mm
+) -> dict: # tag → text
+    "What a slice says of itself: its series, its place, its directions"
+    shared = {'0020|000d': '1.2.3', '0020|000e': '1.2.3.4', '0020|0052': '1.2.3.5', '0008|0060': 'MR',
+        '0020|0037': '1\\0\\0\\0\\1\\0', '0018|0050': str(thickness)}
+    own = {'0020|0032': '\\'.join(map(str, place)), '0020|0013': str(k), '0008|0018': f'1.2.3.4.{k + 1}'}
+    return shared | own
+
 # %% ../nbs/10_dataset.ipynb #i2000005
 def make_series(
     array, # [W,H,D], whole numbers or what can be rounded to them
@@ -418,10 +432,56 @@ def make_series(
     for k in range(array.shape[2]):
         one = sitk.GetImageFromArray(np.ascontiguousarray(np.round(array[..., k]).T.astype(np.int16))[None])
         one.SetSpacing(spacing)
-        place = '\\'.join(map(str, (*origin[:2], origin[2] + k*spacing[2])))
-        tags = {'0020|000e': '1.2.3.4', '0020|000d': '1.2.3', '0008|0060': 'MR', '0020|0032': place,
-            '0020|0037': '1\\0\\0\\0\\1\\0', '0020|0013': str(k), '0008|0018': f'1.2.3.4.{k + 1}'}
-        for tag, value in tags.items(): one.SetMetaData(tag, value)
+        place = (*origin[:2], origin[2] + k*spacing[2])
+        for tag, value in _tags_of(k, place, spacing[2]).items(): one.SetMetaData(tag, value)
         writer.SetFileName(str(folder/f'{k:04}.dcm'))
         writer.Execute(one)
     return folder
+
+# %% ../nbs/10_dataset.ipynb #ds100002
+def to_dicom_seg(
+    label, # [W,H,D] whole numbers, on the grid that `from_dicom` gave the series
+    series, # folder with the slices
+    path, # DICOM file to write (.dcm)
+    labels: dict, # number → name, background first
+) -> Path: # the same path
+    "Writes a label as DICOM-SEG; a label that is nowhere is left out"
+    import pydicom
+    drawn = [number for number in labels if number and (label == number).any()]
+    if not drawn: raise FastsegError(f'nothing drawn in {series}', 'a label', 'DICOM-SEG cannot say so: leave it out')
+    masks = np.stack([label == number for number in drawn], -1).astype(np.uint8).transpose(2, 1, 0, 3)
+    slices = [pydicom.dcmread(name) for name in _series_reader(series).GetFileNames()]
+    file = _segmentation(slices, masks, [labels[number] for number in drawn], series)
+    return write_file(path, file.save_as)
+
+# %% ../nbs/10_dataset.ipynb #ds100013
+def _highdicom(): # the module
+    try: import highdicom as hd
+    except ImportError:
+        raise FastsegError('no highdicom', "the extra 'dicom'", "pip install -e '.[dicom]'") from None
+    return hd
+
+def _segment(hd, number, name):
+    "What stands in the file about one label"
+    from pydicom.sr.codedict import codes
+    what, by = codes.SCT.AnatomicalStructure, hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+    maker = hd.AlgorithmIdentificationSequence('fastseg', codes.DCM.ArtificialIntelligence, fastseg.__version__)
+    return hd.seg.SegmentDescription(number, name, what, what, by, maker)
+
+# %% ../nbs/10_dataset.ipynb #ds100003
+def _segmentation(
+    slices, # pydicom datasets, in order
+    masks, # [D,H,W,K] of 0 and 1
+    names, # K
+    series, # for the error
+): # highdicom's Segmentation
+    "Segments with their names, drawn by this library"
+    hd = _highdicom()
+    segments = [_segment(hd, i, name) for i, name in enumerate(names, 1)]
+    ids = dict(series_instance_uid=hd.UID(), series_number=900, sop_instance_uid=hd.UID(), instance_number=1)
+    made = dict(manufacturer='fastseg', manufacturer_model_name='fastseg', device_serial_number='0')
+    made['software_versions'] = fastseg.__version__
+    try: return hd.seg.Segmentation(slices, masks, hd.seg.SegmentationTypeValues.BINARY, segments, **ids, **made)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        found = f'{series}, of which no DICOM-SEG can be made ({str(e)[:150]})'
+        raise FastsegError(found, 'slices with all their tags', 'export the series again') from None

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 import torch
+from fastcore.basics import patch
 import fastseg
 from .settings import FastsegError, mark
 from .pictures import archive_of
@@ -119,10 +120,13 @@ class Record:
     weights_sum: str = '' # check sum of the file of the weights
     data_sum: str = '' # see `data_sum`; '' in older records
     command: str = field(default_factory=_command) # as it was typed; '' from Python
-    @property
-    def machine(self): # one line
-        e = self.environment
-        return e.get('gpu') or f'{e["processor"]}, {e["threads"]} threads'
+
+# %% ../nbs/23_record.ipynb #rm000001
+@patch(as_prop=True)
+def machine(self:Record)->str: # one line
+    "What a run was made on"
+    e = self.environment
+    return e.get('gpu') or f'{e["processor"]}, {e["threads"]} threads'
 
 # %% ../nbs/23_record.ipynb #73e625b1
 def identity_of(
