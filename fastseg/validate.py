@@ -107,8 +107,10 @@ def _choose_largest(
         helps = len(rows) >= 4 and change.mean() >= .001 and change.min() >= -.01
         if helps: chosen.append(int(number))
         verdict = 'kept in one piece' if helps else 'left as drawn'
-        words.append(f'{labels[number]} {verdict}: Dice {mean.before:.4f} → {mean.after:.4f} in {len(rows)} cases, '
-            f'lowered in {(change < 0).sum()}, by {max(-change.min(), 0):.4f} at the most')
+        losses = -change[change < 0]
+        by = f'{len(losses)}, by {losses.max():.4f} at the most' if len(losses) else 'none'
+        means = f'{mean.before:.4f} → {mean.after:.4f} in {len(rows)} cases'
+        words.append(f'{labels[number]} {verdict}: Dice {means}, lowered in {by}')
     return chosen, '; '.join(words) or 'no islands in the cases kept apart'
 
 # %% ../nbs/26_validate.ipynb #pc000008
