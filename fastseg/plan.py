@@ -6,6 +6,7 @@
 __all__ = ['patch_factor', 'fit_patch', 'Plan', 'require_fits', 'plan_of', 'make_plan']
 
 # %% ../nbs/18_plan.ipynb #82066b42
+import re
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 import numpy as np
 from fastcore.basics import patch
@@ -452,6 +453,19 @@ def _network_reasons(given, in_full):
     if not in_full: return dict(network='a processor, or little time: few levels on squeezed voxels')
     return dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
 
+# %% ../nbs/18_plan.ipynb #mi000002
+def _mirrored(
+    plan: Plan,
+) -> Plan: # with `flips`, and the reason
+    "Left and right are mirrored, unless two labels differ in nothing but their side"
+    names = {name.lower() for name in plan.labels.values()}
+    for left in sorted(names):
+        right = re.sub(r'\bleft\b', 'right', left)
+        if right == left or right not in names: continue
+        why = f'none: in a mirrored body the {left} would be called {right}'
+        return replace(plan, flips=[], reasons=dict(plan.reasons, flips=why))
+    return plan
+
 # %% ../nbs/18_plan.ipynb #pl000002
 def _why_whole(native, working) -> str: # both in mm
     "Why a spacing is coarser where a whole case has to be seen"
@@ -522,5 +536,6 @@ def make_plan(
     own = _answering(network, QUESTIONS[seen.asks])
     patch, net = _patch_and_network(shape, working, voxels, own, full)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
-    why = dict(spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
-    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(own, full) | why)
+    why = _REASONS | _network_reasons(own, full) | dict(spacing=mm, normalisation=scale)
+    why['patch_size'] = _patch_reason(shape, voxels, device)
+    return _mirrored(_plan_of(seen, working, patch, batch, rules, net, why))
