@@ -457,13 +457,13 @@ def _network_reasons(given, in_full):
 def _mirrored(
     plan: Plan,
 ) -> Plan: # with `flips`, and the reason
-    "Left and right are mirrored, unless two labels differ in nothing but their side"
+    "Left and right (axis 0) may be mirrored, unless two labels differ in nothing but their side"
     names = {name.lower() for name in plan.labels.values()}
     for left in sorted(names):
         right = re.sub(r'\bleft\b', 'right', left)
         if right == left or right not in names: continue
-        why = f'none: in a mirrored body the {left} would be called {right}'
-        return replace(plan, flips=[], reasons=dict(plan.reasons, flips=why))
+        why = f'left and right are not mirrored: the {left} would be called {right}'
+        return replace(plan, flips=[axis for axis in plan.flips if axis], reasons=dict(plan.reasons, flips=why))
     return plan
 
 # %% ../nbs/18_plan.ipynb #pl000002
@@ -515,7 +515,7 @@ def _answering(network, question): # dict, or None
 def _plan_of(seen, spacing, patch, batch, rules, network, why, **more) -> Plan:
     "A plan for what a fingerprint was taken of"
     names = seen.task, tuple(seen.modalities), dict(seen.labels)
-    return Plan(*names, spacing.round(4).tolist(), patch, batch, rules, network, reasons=why, **more)
+    return _mirrored(Plan(*names, spacing.round(4).tolist(), patch, batch, rules, network, reasons=why, **more))
 
 # %% ../nbs/18_plan.ipynb #99486b42
 def make_plan(
@@ -536,6 +536,5 @@ def make_plan(
     own = _answering(network, QUESTIONS[seen.asks])
     patch, net = _patch_and_network(shape, working, voxels, own, full)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
-    why = _REASONS | _network_reasons(own, full) | dict(spacing=mm, normalisation=scale)
-    why['patch_size'] = _patch_reason(shape, voxels, device)
-    return _mirrored(_plan_of(seen, working, patch, batch, rules, net, why))
+    why = dict(spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
+    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(own, full) | why)
