@@ -134,7 +134,7 @@ def train_baseline(
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     run = _train_and_score(task, terms, out, plan and undecided(plan), wishes)
-    keep_largest([run], task, device=terms.device)
+    keep_largest([run], task)
     _report(run, task)
     return run
 
@@ -158,7 +158,7 @@ def train_folds(
     plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', wishes))
     runs = [_train_fold(task, replace(terms, fold=k), folder, plan, wishes) for k, folder in enumerate(folders)]
     (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
-    for run in keep_largest(runs, task, device=terms.device): _report(run, task) # once more
+    for run in keep_largest(runs, task): _report(run, task) # once more
     return _pooled(runs, out/'scores.json')
 
 # %% ../nbs/32_baseline.ipynb #07cd32b7

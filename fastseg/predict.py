@@ -259,11 +259,11 @@ def _failure(
 # %% ../nbs/25_predict.ipynb #d2000006
 class _Done:
     "Which labels of a folder are there already, by the same networks and of the same scans"
-    def __init__(self, out, runs, flips, probabilities):
+    def __init__(self, out, runs, plan, flips, probabilities):
         self.out, self.path, self.saved = out, out/'predictions.json', time.monotonic()
         networks = [o.record.weights_sum or o.folder.resolve() for o in runs]
         code = [class_scores, prepare, restore, only_largest]
-        self.by = mark(networks, flips, probabilities, _joint_plan(runs).choices, code=code)
+        self.by = mark(networks, flips, probabilities, plan.choices, code=code)
         kept = read_json(self.path) if self.path.is_file() else {}
         same = isinstance(kept, dict) and kept.get('by') == self.by and isinstance(kept.get('scans'), dict)
         self.scans = kept['scans'] if same else {}
@@ -358,11 +358,11 @@ def predict(
     cases = scans_in(images, len(plan.modalities))
     if not QUESTIONS[plan.asks].on_grid: return [_predict_answers(runs, cases, out, device, flips)]
     _require_places(cases, out)
-    models, failed, done = [o.model(device) for o in runs], {}, _Done(out, runs, flips, probabilities)
+    models, failed, done = [o.model(device) for o in runs], {}, _Done(out, runs, plan, flips, probabilities)
     try:
         for case in bar([o for o in cases if not done.has(o)]):
             try: _segment(case, models, plan, flips, out, probabilities)
-            except WriteError: raise # the next one would fail, too
+            except WriteError: raise # the next would fail, too
             except FastsegError as e: failed[case.name] = e
             else: done.add(case)
     finally: done.save()

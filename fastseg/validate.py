@@ -18,7 +18,7 @@ from .question import QUESTIONS, Answers, load_scores, read_answers, score_answe
 from .plan import Plan
 from .model import load_tensors, set_weights
 from .run import Run
-from .predict import only_largest, predict, predict_array
+from .predict import only_largest, predict, predict_array, save_label
 
 # %% ../nbs/26_validate.ipynb #c8a3430e
 def score_run(
@@ -34,11 +34,16 @@ def score_run(
     scores.save(run.folder/'scores.json')
     return scores
 
+# %% ../nbs/26_validate.ipynb #c8a343af
 def _drawing(run, name): return run.folder/'predictions'/f'{name}.nii.gz'
 
 def _score_drawings(run, task, cases, device) -> Scores:
-    "Labels, drawn and scored; rows say who was scanned, if several scans are of one person"
+    "Labels, drawn and scored"
     predict(run, cases, run.folder/'predictions', device=device)
+    return _scores_of(run, task, cases)
+
+def _scores_of(run, task, cases) -> Scores:
+    "Scores of labels that are drawn; rows say who was scanned, if several scans are of one person"
     predictions = [_drawing(run, case.name) for case in cases]
     scores = evaluate(predictions, [case.label for case in cases], labels=task.labels)
     if any(case.group for case in cases):
@@ -80,19 +85,16 @@ def score_pieces(
 ): # DataFrame: case, label (number), before and after (Dice): as it was drawn, and with its largest piece alone
     "What the largest piece of each label is worth in the cases that runs kept apart"
     import pandas as pd
-    rows = []
+    numbers, rows = [number for number in task.labels if number], []
     for run in runs:
         for name in run.cases[1]:
             drawn, _ = load_label(_drawing(run, name))
             truth, _ = load_label(task.case(name).label)
-            for number in task.labels:
-                if number: rows.append(dict(case=name, label=number, **_both_ways(drawn, truth, number)))
+            alone = only_largest(drawn, numbers)
+            for k in numbers:
+                both = dict(before=dice(drawn == k, truth == k), after=dice(alone == k, truth == k))
+                rows.append(dict(case=name, label=k, **both))
     return pd.DataFrame(rows)
-
-def _both_ways(drawn, truth, number):
-    "Dice of a label before and after its islands are wiped away"
-    target, alone = truth == number, only_largest(drawn, [number]) == number
-    return dict(before=dice(drawn == number, target), after=dice(alone, target))
 
 # %% ../nbs/26_validate.ipynb #pc000006
 def _choose_largest(
@@ -132,17 +134,24 @@ def _write_largest(run, largest, why):
     reasons = {**run.plan.reasons, 'largest': why}
     replace(run.plan, largest=largest, reasons=reasons).save(run.folder/'plan.json')
 
+def _clean(run, task, largest):
+    "Wipes islands out of labels that are drawn, and scores them; the network is not asked again"
+    cases = [task.case(name) for name in run.cases[1]]
+    for case in cases:
+        path = _drawing(run, case.name)
+        save_label(only_largest(load_label(path)[0], largest), path, case.image[0])
+    _scores_of(run, task, cases).save(run.folder/'scores.json')
+
 # %% ../nbs/26_validate.ipynb #pc000028
 def keep_largest(
     runs, # scored, of one plan, each with other cases kept apart
     task: Task,
-    *,
-    device=None, # None takes the best there is
 ) -> list: # of the runs that were scored again, since their labels are now in one piece
     "Decides once which labels are kept in one piece, writes it into the plans, and says it"
     if not QUESTIONS[task.asks].on_grid: return []
-    decided = [run.plan for run in runs if _is_decided(run.plan)]
-    todo = [run for run in runs if not _is_decided(run.plan)]
+    plans = [run.plan for run in runs]
+    decided = [plan for plan in plans if _is_decided(plan)]
+    todo = [run for run, plan in zip(runs, plans) if not _is_decided(plan)]
     if not todo or not all(_drawing(run, name).exists() for run in runs for name in run.cases[1]): return []
     if decided: largest, why = decided[0].largest, decided[0].reasons.get('largest', 'as in another fold')
     else:
@@ -151,7 +160,7 @@ def keep_largest(
         say(f'islands, {why}')
     for run in todo: _write_largest(run, largest, why)
     if not largest: return []
-    for run in todo: score_run(run, task, device=device)
+    for run in todo: _clean(run, task, largest)
     return todo
 
 # %% ../nbs/26_validate.ipynb #va000002
