@@ -1,5 +1,5 @@
 "What several tests share. Nothing here needs the network."
-import os, subprocess, sys
+import multiprocessing, os, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -10,6 +10,31 @@ def run(*args, cwd=ROOT, env=None): # arguments for Python, e.g. '-c', 'print(1)
     made = subprocess.run([sys.executable, *args], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, (made.stdout + made.stderr)[-6000:]
     return made.stdout.strip()
+
+# PyTorch, fastai and fastMONAI take some seconds to import. One process does it once, and each notebook runs in a fork of
+# it: as fresh as a new one, and at once. Where there is no such thing (Windows), it is a new process.
+_METHOD = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+_START = multiprocessing.get_context(_METHOD)
+_START.set_forkserver_preload(['nbdev.test', 'fastai.vision.all', 'fastMONAI.vision_all'])
+
+def _run_here(path, env, said, method):
+    "In the new process: what it prints goes to a file, and its exit code is 1 if a cell fails."
+    multiprocessing.set_start_method(method, force=True) # for processes of its own, as if it were not one
+    with open(said, 'w') as file:
+        for stream in 1, 2: os.dup2(file.fileno(), stream)
+    os.environ.update(env)
+    import numpy as np
+    from nbdev.test import test_nb
+    np.random.seed() # a fork has the random numbers of its parent
+    sys.exit(not test_nb(path)[0])
+
+def run_notebook(path, env, said, minutes=10): # `said`: a file for what it prints
+    "Runs a notebook in a process of its own; if a cell fails, the test fails with the end of what was said."
+    process = _START.Process(target=_run_here, args=(path, env, said, multiprocessing.get_start_method()))
+    process.start()
+    process.join(60*minutes)
+    if process.is_alive(): process.kill()
+    assert process.exitcode == 0, said.read_text()[-6000:]
 
 @pytest.fixture(scope='session')
 def real_data():
