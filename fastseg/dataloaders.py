@@ -18,6 +18,7 @@ from fastai.vision.data import ImageBlock
 from fastai.data.all import DataLoaders, ItemTransform, TfmdDL
 from fastai.data.block import TransformBlock
 from fastai.data.transforms import FuncSplitter
+from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from fastMONAI.vision_core import MedBase, MedImage, MedMask
 from fastMONAI.vision_data import MedDataBlock, MedMaskBlock
@@ -147,26 +148,51 @@ class Augment(ItemTransform):
     "Turns, scales, shifts, mirrors and crops a training batch in one resampling, then changes brightness and contrast"
     split_idx, order = 0, 10
     strength = 1. # of turning and scaling; training lets it fade
-    def __init__(self, plan:Plan): self.plan, self.question = plan, QUESTIONS[plan.asks]
+    def __init__(self, plan:Plan): self.plan = plan
+    @property
+    def question(self): return QUESTIONS[self.plan.asks] # not kept: a process that reads gets this by way of a pickle
     def encodes(self, xy):
         x, y = (t.as_subclass(torch.Tensor) for t in xy)
-        grid = self.grid(x)
-        x = F.grid_sample(x, grid, align_corners=False)
-        if self.question.on_grid:
-            y = MedMask(F.grid_sample(y.float(), grid, mode='nearest', align_corners=False).to(torch.uint8))
+        x, y = self.turn(x, y) if self.plan.turned == 1 else self.turn_some(x, y)
         each = len(x), x.shape[1], 1, 1, 1
         contrast = 1 + .2*_uniform(*each, device=x.device)
         brightness = .15*_uniform(*each, device=x.device)
-        return MedImage(x*contrast + brightness), y
-    def grid(self, x): # where in its window each voxel of a patch lies, as `grid_sample` wants it
-        full = torch.tensor(x.shape[2:], device=x.device, dtype=torch.float32)
-        size = torch.tensor(self.plan.patch_size, device=x.device, dtype=torch.float32)
-        resizes = self.question.resizes
-        guises = _guises(len(x), self.plan.spacing, self.plan.flips, x.device, self.strength, resizes)
-        turn = guises*(size[None, :]/full[:, None])
-        shift = _uniform(len(x), 3, device=x.device)*((full - size)/full)
-        theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2) # grid_sample counts z, y, x
-        return _affine_grid(theta, self.plan.patch_size)
+        return MedImage(x*contrast + brightness), MedMask(y) if self.question.on_grid else y
+    def turn(self, x, y):
+        grid = self.grid(x)
+        if self.question.on_grid:
+            y = F.grid_sample(y.float(), grid, mode='nearest', align_corners=False).to(torch.uint8)
+        return F.grid_sample(x, grid, align_corners=False), y
+
+# %% ../nbs/20_dataloaders.ipynb #au000001
+@patch
+def grid(self:Augment, x):
+    "Where in its window each voxel of a patch lies, as `grid_sample` wants it"
+    full = torch.tensor(x.shape[2:], device=x.device, dtype=torch.float32)
+    size = torch.tensor(self.plan.patch_size, device=x.device, dtype=torch.float32)
+    resizes = self.question.resizes
+    guises = _guises(len(x), self.plan.spacing, self.plan.flips, x.device, self.strength, resizes)
+    turn = guises*(size[None, :]/full[:, None])
+    shift = _uniform(len(x), 3, device=x.device)*((full - size)/full)
+    theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2) # grid_sample counts z, y, x
+    return _affine_grid(theta, self.plan.patch_size)
+
+# %% ../nbs/20_dataloaders.ipynb #au000003
+@patch
+def turn_some(self:Augment, x, y):
+    "Turns a share of the patches, and cuts the others out as they are"
+    pairs = []
+    for one in zip(x.split(1), y.split(1)):
+        pairs.append(self.turn(*one) if np.random.rand() < self.plan.turned else self.cut_out(*one))
+    return [torch.cat(parts) for parts in zip(*pairs)]
+
+@patch
+def cut_out(self:Augment, x, y):
+    "A patch somewhere in its window, perhaps mirrored"
+    starts = [np.random.randint(n - p + 1) for n, p in zip(x.shape[2:], self.plan.patch_size)]
+    box = (..., *(slice(start, start + p) for start, p in zip(starts, self.plan.patch_size)))
+    axes = [axis + 2 for axis in self.plan.flips if np.random.rand() < .5]
+    return x[box].flip(axes), y[box].flip(axes) if self.question.on_grid else y
 
 # %% ../nbs/20_dataloaders.ipynb #21093ec6
 def _is_valid(item): return not item.train

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import fastseg
-from .settings import FastsegError, data_path, has_screen, read_json, write_file, write_json
-from .task import Task, load_label
+from .settings import FastsegError, data_path, has_screen, import_extra, read_json, write_file, write_json
+from .task import Task, label_numbers, load_label
 
 # %% ../nbs/10_dataset.ipynb #66eebf2c
 def kfold(
@@ -91,7 +91,8 @@ def take_labels(
 ) -> Task: # with dataset.json and labelsTr of its own, and the scans of the old one
     "A task that asks for some of the labels of another"
     task, out = _task_here(task), Path(out)
-    numbers = _numbers_of(task, names)
+    numbers = list(label_numbers(task.labels, names).values())
+    _require_whole_files(task)
     meta = dict(_meta_of(task, names), name=out.name)
     files = [(case, out/'labelsTr'/f'{case.name}.nii.gz') for case in task.train]
     meta['training'] = [dict(image=str(case.image[0].resolve()), label=f'labelsTr/{file.name}') for case, file in files]
@@ -109,6 +110,11 @@ def _meta_of(task, names) -> dict: # for dataset.json
     meta['modality'] = {str(i): name for i, name in enumerate(task.modalities)}
     return meta
 
+def _require_whole_files(task):
+    "Raises `FastsegError` if channels are files of their own"
+    if all(len(case.image) == 1 for case in task.train): return
+    raise FastsegError(f'{task.folder_name} with a file per channel', 'one file per case', 'join the channels')
+
 def _require_same(out, meta):
     "Raises `FastsegError` if a folder holds anything but the task that is to be written"
     path = out/'dataset.json'
@@ -117,19 +123,6 @@ def _require_same(out, meta):
     raise FastsegError(f'{out}, which holds something else', 'a new folder, or the same task', 'choose another one')
 
 # %% ../nbs/10_dataset.ipynb #tl000003
-def _numbers_of(
-    task: Task,
-    names, # of labels
-) -> list: # their numbers in the files
-    "Raises `FastsegError` unless a task knows all names, and its images are single files"
-    known = {name: number for number, name in task.labels.items() if number}
-    for name in names:
-        if name in known: continue
-        raise FastsegError(f'no label {name!r} in {task.folder_name}', f'some of {", ".join(known)}', 'correct it')
-    if any(len(case.image) > 1 for case in task.train):
-        raise FastsegError(f'{task.folder_name} with a file per channel', 'one file per case', 'join the channels')
-    return [known[name] for name in names]
-
 def _write_part(case, numbers, file):
     "A drawing with some of its labels, under new numbers"
     import nibabel as nib
@@ -455,12 +448,6 @@ def to_dicom_seg(
     return write_file(path, file.save_as)
 
 # %% ../nbs/10_dataset.ipynb #ds100013
-def _highdicom(): # the module
-    try: import highdicom as hd
-    except ImportError:
-        raise FastsegError('no highdicom', "the extra 'dicom'", "pip install -e '.[dicom]'") from None
-    return hd
-
 def _segment(hd, number, name):
     "What stands in the file about one label"
     from pydicom.sr.codedict import codes
@@ -476,7 +463,7 @@ def _segmentation(
     series, # for the error
 ): # highdicom's Segmentation
     "Segments with their names, drawn by this library"
-    hd = _highdicom()
+    hd = import_extra('highdicom', 'dicom')
     segments = [_segment(hd, i, name) for i, name in enumerate(names, 1)]
     ids = dict(series_instance_uid=hd.UID(), series_number=900, sop_instance_uid=hd.UID(), instance_number=1)
     made = dict(manufacturer='fastseg', manufacturer_model_name='fastseg', device_serial_number='0')

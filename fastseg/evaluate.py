@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'FOUND_DICE', 'dice', 'surface_distances', 'hd95', 'nsd', 'asd', 'score_case', 'Metric', 'Scores',
-           'nan_for_null', 'evaluate', 'count_lesions', 'find_lesions']
+           'nan_for_null', 'evaluate', 'separate_pieces', 'count_lesions', 'find_lesions']
 
 # %% ../nbs/11_evaluate.ipynb #64c4f138
 import numpy as np
@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .settings import FastsegError, read_json, write_json
 from .space import spacing_of
-from .task import case_name, label_names, load_label
+from .task import case_name, label_names, label_numbers, load_label
 
 # %% ../nbs/11_evaluate.ipynb #992e8a28
 def dice(
@@ -461,6 +461,19 @@ def _numbers_found(
     arrays = (load_label(path)[0] for files in pairs.values() for path in files)
     return sorted(set().union(*map(_numbers_in, arrays)))
 
+# %% ../nbs/11_evaluate.ipynb #ma110001
+def _matched(
+    predictions, targets, # folders of NAME.nii.gz, or lists of files
+    labels, # {number: name}, or None to look beside the targets
+    cases, # names, or None for every target
+) -> tuple: # pairs of files by case, labels that are scored, and names of predictions without a target
+    "What there is to score"
+    predictions, targets = _nifti_files(predictions, 'predictions'), _nifti_files(targets, 'labels')
+    cases = None if cases is None else list(dict.fromkeys(cases)) # a case named twice counts once
+    pairs = _pairs(predictions, targets, cases)
+    labels = _scored_labels(labels or _names_beside(targets) or _numbers_found(pairs))
+    return pairs, labels, sorted(set(predictions) - set(targets))
+
 # %% ../nbs/11_evaluate.ipynb #d88b8738
 def _load_pair(
     prediction, target, # NIfTI files
@@ -515,16 +528,20 @@ def evaluate(
     tolerance: float=2., # mm, for NSD
 ) -> Scores:
     "Score whole cases on the scan's own grid, matched by file name; any mismatch is an error, none is skipped"
-    predictions = _nifti_files(predictions, 'predictions')
-    targets = _nifti_files(targets, 'labels')
-    cases = None if cases is None else list(dict.fromkeys(cases)) # a case named twice counts once
-    pairs = _pairs(predictions, targets, cases)
-    labels = _scored_labels(labels or _names_beside(targets) or _numbers_found(pairs))
+    pairs, labels, not_scored = _matched(predictions, targets, labels, cases)
     rows = []
     for case, files in pairs.items(): rows += _score_files(case, *files, labels, tolerance)
-    scores = Scores(rows, labels, tolerance, not_scored=sorted(set(predictions) - set(targets)))
+    scores = Scores(rows, labels, tolerance, not_scored=not_scored)
     if out is not None: scores.save(out)
     return scores
+
+# %% ../nbs/11_evaluate.ipynb #le0000a1
+def separate_pieces(
+    mask, # bool, [W,H,D]
+) -> tuple: # [W,H,D] with 0 outside and 1 … n in the pieces; and n
+    "Pieces of a mask; voxels that share a corner belong to one"
+    from scipy.ndimage import label
+    return label(mask, np.ones((3, 3, 3)))
 
 # %% ../nbs/11_evaluate.ipynb #le000001
 def count_lesions(
@@ -532,9 +549,7 @@ def count_lesions(
     share: float=.1, # of a lesion that has to be covered
 ) -> dict: # lesions, found, drawn, invented: numbers of pieces
     "How many separate pieces of a target were found, and how many were drawn where there is none"
-    from scipy.ndimage import label as pieces_of
-    corners = np.ones((3, 3, 3))
-    (lesions, n), (drawn, m) = pieces_of(target, corners), pieces_of(prediction, corners)
+    (lesions, n), (drawn, m) = separate_pieces(target), separate_pieces(prediction)
     size = np.bincount(lesions.ravel(), minlength=n + 1)[1:]
     covered = np.bincount(lesions[prediction], minlength=n + 1)[1:]
     touching = set(np.unique(drawn[target])) - {0}
@@ -551,18 +566,10 @@ def find_lesions(
 ): # DataFrame: case, name, lesions, found, drawn, invented
     "Lesions found and invented, case by case"
     import pandas as pd
-    targets = _nifti_files(targets, 'labels')
-    pairs = _pairs(_nifti_files(predictions, 'predictions'), targets, cases and list(dict.fromkeys(cases)))
-    wanted = _numbers_of(_scored_labels(labels or _names_beside(targets) or _numbers_found(pairs)), names)
+    pairs, labels, _ = _matched(predictions, targets, labels, cases)
+    wanted = label_numbers(labels, names)
     rows = []
     for case, files in pairs.items():
         p, t = _crop(*_load_pair(*files)[:2])
         rows += [dict(case=case, name=name, **count_lesions(p == k, t == k)) for name, k in wanted.items()]
     return pd.DataFrame(rows)
-
-def _numbers_of(labels, names) -> dict: # name → number
-    "Raises `FastsegError` unless all names are known"
-    known = {name: number for number, name in labels.items()}
-    for name in names:
-        if name not in known: raise FastsegError(f'no label {name!r}', f'some of {", ".join(known)}', 'correct it')
-    return {name: known[name] for name in names}

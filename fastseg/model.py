@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
-from .settings import FastsegError, write_file
+from .settings import FastsegError, import_extra, write_file
 from .plan import Plan
 
 # %% ../nbs/21_model.ipynb #f4e08258
@@ -192,9 +192,7 @@ def _timm(
     **more, # for timm
 ) -> Flat:
     "A network for pictures from timm, without weights"
-    try: import timm
-    except ImportError:
-        raise FastsegError('no timm', "the extra 'pictures'", "pip install -e '.[pictures]'") from None
+    timm = import_extra('timm', 'pictures')
     if model not in timm.list_models():
         raise FastsegError(f'network {model!r}', 'a name in timm.list_models()', 'correct `network` in the plan')
     return Flat(timm.create_model(model, pretrained=False, in_chans=in_channels, num_classes=out_channels, **more))
@@ -350,13 +348,13 @@ class PerceiverSlab(nn.Module):
     precision, channels_last = 'fp32', False
     def __init__(self, in_channels, out_channels, depth, squeeze, width, latents, layers):
         super().__init__()
-        from transformers import PerceiverConfig, PerceiverModel
+        of = import_extra('transformers', 'perceiver')
         self.squeeze = (*squeeze[:2], depth) # a token is a block of voxels through the whole slab
         n = int(np.prod(self.squeeze))
-        config = PerceiverConfig(num_latents=latents, d_latents=width, d_model=width, num_blocks=1,
+        config = of.PerceiverConfig(num_latents=latents, d_latents=width, d_model=width, num_blocks=1,
             num_self_attends_per_block=layers, num_self_attention_heads=4, num_cross_attention_heads=1)
         self.embed = nn.Linear(in_channels*n + 4*_WAVES, width)
-        self.perceiver = PerceiverModel(config)
+        self.perceiver = of.PerceiverModel(config)
         self.ask = nn.MultiheadAttention(width, 4, batch_first=True)
         self.head = nn.Linear(width, out_channels*n)
     def forward(self, x):
@@ -392,9 +390,7 @@ def _perceiver(
 ) -> Slabs:
     "A Perceiver IO on slabs"
     seen = in_channels + recursive*out_channels
-    try: inside = PerceiverSlab(seen, out_channels, depth, squeeze, width, latents, layers)
-    except ImportError:
-        raise FastsegError('no transformers', "the extra 'perceiver'", "pip install -e '.[perceiver]'") from None
+    inside = PerceiverSlab(seen, out_channels, depth, squeeze, width, latents, layers)
     return Slabs(inside, out_channels, depth, overlap, recursive)
 
 # %% ../nbs/21_model.ipynb #pe0000a3

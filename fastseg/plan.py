@@ -186,6 +186,7 @@ class Plan:
     reasons: dict = field(default_factory=dict) # choice → why
     answer: dict = None # kind of a question that is not for voxels, and what its answers need
     largest: list = field(default_factory=list) # labels of which only the largest piece is kept once they are drawn
+    turned: float = 1. # share of training patches that are turned and scaled; the others are cut out as they are
     @property
     def asks(self): return self.answer['kind'] if self.answer else 'voxels'
 
@@ -193,8 +194,8 @@ class Plan:
 @patch(as_prop=True)
 def choices(self:Plan)->dict: # all but the reasons
     "What decides a run; entries that came later are left out where they say nothing, so that old runs are found"
-    later = [name for name in ('answer', 'largest') if not getattr(self, name)]
-    return {k: v for k, v in asdict(self).items() if k not in ('reasons', *later)}
+    later = dict(answer=None, largest=[], turned=1.)
+    return {k: v for k, v in asdict(self).items() if k != 'reasons' and not (k in later and v == later[k])}
 
 # %% ../nbs/18_plan.ipynb #455cfaab
 def _divisible(
@@ -269,7 +270,8 @@ _RULES = dict( # entry of a plan → (is it possible?, what is expected); the pl
     arithmetic=(lambda v, plan: _is_text(v), "'fastest', or a way such as 'fp32'"),
     reasons=(lambda v, plan: isinstance(v, dict), 'a text for each choice'),
     answer=(lambda v, plan: _is_answer(v), 'null, or kind, and numbers'),
-    largest=(lambda v, plan: _are(v, lambda o: _is_whole(o) and o in plan.labels), 'some of the labels, as numbers'))
+    largest=(lambda v, plan: _are(v, lambda o: _is_whole(o) and o in plan.labels), 'some of the labels, as numbers'),
+    turned=(lambda v, plan: _is_number(v, 0, 1), 'a number from 0 to 1'))
 
 # %% ../nbs/18_plan.ipynb #p2000008
 def _require_sound(

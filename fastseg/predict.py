@@ -16,6 +16,7 @@ from .settings import FastsegError, WriteError, bar, mark, read_json, write_file
 from .task import Case, Task, case_name, load_image, load_label, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
 from .pictures import archive_of, is_picture, picture_name, pictures_in
+from .evaluate import separate_pieces
 from .question import QUESTIONS, require_table, write_answers
 from .plan import Plan
 from .prepare import prepare, read_window, restore, restore_scores
@@ -68,14 +69,14 @@ def only_largest(
     numbers, # of the labels that are in one piece
 ): # [W,H,D]; the same array if there is nothing to do
     "Wipes away all but the largest piece of some labels"
-    from scipy.ndimage import find_objects, label as pieces_of
+    from scipy.ndimage import find_objects
     if not len(numbers): return label
     label = label.copy()
     boxes = dict(enumerate(find_objects(label), 1))
     for number in numbers:
         if boxes.get(number) is None: continue # not drawn at all
         part = label[boxes[number]]
-        pieces, n = pieces_of(part == number, np.ones((3, 3, 3)))
+        pieces, _ = separate_pieces(part == number)
         size = np.bincount(pieces.ravel(), minlength=2)[1:]
         part[(pieces > 0) & (pieces != 1 + size.argmax())] = 0
     return label

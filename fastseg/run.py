@@ -71,7 +71,7 @@ def _read_record(
     raise FastsegError(f'a run of an older or unknown version in {folder}', expected, 'train it again')
 
 # %% ../nbs/24_run.ipynb #r2000002
-def _check_sum(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _weights_sum(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 def _whole_weights(
     path: Path, # of weights
@@ -79,7 +79,7 @@ def _whole_weights(
 ) -> dict: # name → tensor
     "Weights that are as they were written"
     weights = load_tensors(path)[0]
-    if wanted in ('', _check_sum(path)): return weights
+    if wanted in ('', _weights_sum(path)): return weights
     fix = 'copy the run again, or train it again'
     raise FastsegError(f'{path}, changed since it was written', 'the check sum in run.json', fix)
 
@@ -133,7 +133,7 @@ def finish(self:Run,
     waiting = round(waited/max(60*last['minutes'], 1e-3), 4)
     self.record = replace(self.record, status='trained', steps=last['steps'], trained_minutes=last['minutes'],
         peak_memory_mb=peak_memory_mb, pieces=pieces, waiting=waiting,
-        weights_sum=_check_sum(self.folder/'weights.safetensors'))
+        weights_sum=_weights_sum(self.folder/'weights.safetensors'))
     self.keep()
     (self.folder/'checkpoint.safetensors').unlink(missing_ok=True)
     return self

@@ -226,6 +226,14 @@ def test_a_source_is_never_overwritten(world, tmp_path, monkeypatch, capsys):
     assert main(words) == 2 and 'not empty' in capsys.readouterr().err
     assert {p: p.read_bytes() for p in world['source'].rglob('*') if p.is_file()} == before
 
+def test_a_cluster_measures_where_it_trains(world, tmp_path, monkeypatch):
+    "The machine at which one types may have no card: plan and speed come from a job, here of submitit's local executor"
+    monkeypatch.setattr('fastseg.study.measure', lambda *a, **k: pytest.fail('measured here'))
+    arms = [SCRATCH, Arm('slower', changes=dict(learning_rate=1e-3))]
+    with quiet(): study = run_study(world['hearts'], arms, design=Design(counts=(2,), test=1, seeds=(0,)), plan=world['plan'],
+        terms=Terms(steps=1, device='cpu'), cluster='local', out=tmp_path/'study')
+    assert len(study.runs) == 2 and study.info['device'] == 'cpu' and study.info['timing']['step_seconds'] > 0
+
 # bad input
 
 @pytest.mark.parametrize('argv, words', [
