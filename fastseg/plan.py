@@ -441,6 +441,7 @@ _REASONS = dict(
     learning_rate='high, and annealed to zero within the time at hand',
     weight_decay='the usual one; more of it is no clear gain, see experimental/06',
     fade='0 is never; fading is no clear gain, see experimental/06',
+    turned='a patch that is turned is blurred a little and costs time: a few are enough, see experimental/06',
     foreground='so that small labels are seen',
     flips='axis 0 is left–right: a mirrored body looks like a body, also where an organ lies on one side',
     arithmetic='timed on this machine before training')
@@ -449,11 +450,12 @@ def _patch_reason(shape, voxels, device):
     "Why a patch is as large as it is"
     return f'of {_times(shape, ".0f")} in a median case; at most {voxels:,.0f} voxels on {device}'
 
-def _network_reasons(given, in_full):
-    "Why a network is as it is"
-    if given: return dict(network='that of another plan, so that weights can move')
-    if not in_full: return dict(network='a processor, or little time: few levels on squeezed voxels')
-    return dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
+def _reasons(given, in_full, **own):
+    "Those of every plan, why the network is as it is, and those of a task's own"
+    network = dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
+    if not in_full: network = dict(network='a processor, or little time: few levels on squeezed voxels')
+    if given: network = dict(network='that of another plan, so that weights can move')
+    return _REASONS | network | own
 
 # %% ../nbs/18_plan.ipynb #mi000002
 def _mirrored(
@@ -479,6 +481,7 @@ _WHOLE_REASONS = dict(
     batch_size='one answer a case, so several cases a step',
     loss='the usual one for such an answer',
     foreground='not used: the whole case is seen',
+    turned='every case: fewer were not tried where a whole case is asked',
     answer='where a number is asked for, its mean and deviation')
 
 # %% ../nbs/18_plan.ipynb #pl000003
@@ -538,5 +541,5 @@ def make_plan(
     own = _answering(network, QUESTIONS[seen.asks])
     patch, net = _patch_and_network(shape, working, voxels, own, full)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
-    why = dict(spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
-    return _plan_of(seen, working, patch, batch, rules, net, _REASONS | _network_reasons(own, full) | why)
+    why = _reasons(own, full, spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
+    return _plan_of(seen, working, patch, batch, rules, net, why, turned=.2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from fastai.callback.core import Callback, CancelValidException
 from .settings import FastsegError, quiet
+from .dataloaders import fork_readers
 from .machine import device_of
 from .run import Run
 from .validate import task_of
@@ -86,6 +87,7 @@ class OnlyTraining(Callback):
 
 def _help(rank, n, folder, place, threads):
     "What a helper does, from the last checkpoint to the end of the budget"
+    fork_readers()
     torch.set_num_threads(threads)
     run = Run.load(folder)
     device = device_of(run.record.terms['device'])
@@ -118,7 +120,7 @@ class Helpers(Callback):
         threads = max(1, torch.get_num_threads()//n)
         if self.dls.device.type == 'cpu': torch.set_num_threads(threads)
         for rank in range(1, n):
-            self.others.append(spawn.Process(target=_help, args=(rank, n, self.folder, place, threads), daemon=True))
+            self.others.append(spawn.Process(target=_help, args=(rank, n, self.folder, place, threads)))
             self.others[-1].start()
         _wait_for(self.others, place)
         self.joined.enter_context(group(0, n, place, self.dls.device))

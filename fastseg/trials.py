@@ -18,6 +18,7 @@ from .check import duplicates
 from .dataset import require_room, split
 from .question import load_scores, mean_text
 from .plan import Plan, plan_of
+from .dataloaders import fork_readers
 from .model import build_model
 from .record import Terms
 from .run import Run
@@ -207,6 +208,7 @@ def _settle(numbers, has_cards, workers):
     "Gives a new worker process its card, or its share of the cores"
     import torch
     global _DEVICE
+    fork_readers()
     if has_cards: _DEVICE = f'cuda:{numbers.get()}'
     else: torch.set_num_threads(max(1, (os.cpu_count() or 1)//workers))
 

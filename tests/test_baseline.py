@@ -1,8 +1,12 @@
 "The main job on real cases, through the command line where a student would use it, and what bad input gets"
-import errno, json, os, shutil, subprocess, sys
+import errno, json, multiprocessing, os, shutil, subprocess, sys
 from pathlib import Path
 import nibabel as nib, numpy as np, pytest
 from fastseg.cli import main
+from fastseg.dataloaders import fork_readers
+from fastseg.fingerprint import fingerprint
+from fastseg.plan import make_plan
+from fastseg.task import Task
 
 
 @pytest.fixture
@@ -135,6 +139,18 @@ def test_a_full_disk_leaves_nothing_half_written(phantom_copy, places, capsys, m
     for path in cached: Prepared(path).window('image', (0, 0, 0), Prepared(path).shape)
     assert main(['baseline', str(phantom_copy), '--epochs', '1', '--out', str(places/'run'), '--device', 'cpu', '--quiet']) == 0
 
+
+def batches_read(root, results): # by two processes that read, in a process that was started afresh
+    from fastseg.dataloaders import dataloaders
+    os.environ['FASTSEG_RESULTS_PATH'] = results
+    task = Task.from_folder(root)
+    return len(list(dataloaders(task, make_plan(fingerprint(task)), steps=3, device='cpu', workers=2).train))
+
+def test_a_worker_of_a_study_has_readers(phantoms, tmp_path):
+    "A study on several cards trains each run in a new process, which has processes that read: new ones would have to be sent what cannot be"
+    from concurrent.futures import ProcessPoolExecutor
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), fork_readers) as pool:
+        assert pool.submit(batches_read, phantoms('Hippocampus'), str(tmp_path)).result() == 3
 
 def test_two_processes_fill_one_cache(phantom_copy, places):
     "Two processes that prepare the same cases at the same time leave a whole cache"
