@@ -104,9 +104,8 @@ def _plan_and_timing(task, terms, out, plan, wishes):
         say(plan.explain())
     return measure(task, plan, terms)
 
-def _wishes(plan, spacing, memory, processes) -> dict:
-    "What else makes a run what it is; what says nothing is left out, so that older runs are found"
-    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+def _asked(wishes, processes) -> dict:
+    "What else makes a run what it is; one process says nothing and is left out, so that older runs are found"
     return dict(wishes, processes=processes) if processes != 1 else wishes
 
 # %% ../nbs/33_baseline.ipynb #ba000006
@@ -115,12 +114,11 @@ def _report(run, task):
     say(load_scores(run.folder/'scores.json').summary())
     say(f'report: {write_report(run, task)}')
 
-def _train_and_score(task, terms, out, plan, wishes) -> Run:
+def _train_and_score(task, terms, out, plan, wishes, processes) -> Run:
     "From the plan to the scores; what is done already is kept"
-    for_plan = {key: value for key, value in wishes.items() if key != 'processes'}
-    plan, timing = _plan_and_timing(task, terms, out, plan, for_plan)
-    with together(wishes.get('processes', 1), out, terms.device) as more:
-        run = train_run(task, plan, timing, out=out, terms=terms, asked=wishes, **more)
+    with together(processes, out, terms.device) as more: # too many are refused before anything is measured
+        plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
+        run = train_run(task, plan, timing, out=out, terms=terms, asked=_asked(wishes, processes), **more)
     if not (run.folder/'scores.json').exists(): score_run(run, task, device=terms.device)
     return run
 
@@ -142,8 +140,8 @@ def train_baseline(
     out = Path(out) if out else run_folder(task, terms)
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
-    wishes = _wishes(plan, spacing, memory, processes)
-    run = _train_and_score(task, terms, out, plan and undecided(plan), wishes)
+    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+    run = _train_and_score(task, terms, out, plan and undecided(plan), wishes, processes)
     keep_largest([run], task)
     _report(run, task)
     return run
@@ -165,9 +163,10 @@ def train_folds(
     terms = with_budget(terms, task)
     out = Path(out) if out else models_path()/task.folder_name/f'five_folds_seed{terms.seed}'
     folders = _fold_folders(task, out)
-    wishes = _wishes(plan, spacing, memory, processes)
-    plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', dict(spacing=spacing, memory=memory)))
-    runs = [_train_fold(task, replace(terms, fold=k), folder, plan, wishes) for k, folder in enumerate(folders)]
+    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+    plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', wishes))
+    each = [(replace(terms, fold=k), folder) for k, folder in enumerate(folders)]
+    runs = [_train_fold(task, *fold, plan, wishes, processes) for fold in each]
     (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
     for run in keep_largest(runs, task): _report(run, task) # once more
     return _pooled(runs, out/'scores.json')
@@ -191,10 +190,10 @@ def _plan_for_all(task, terms, path, wishes):
     if path.exists(): return Plan.load(path)
     return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
 
-def _train_fold(task, terms, out, plan, wishes):
+def _train_fold(task, terms, out, plan, wishes, processes):
     "One of the folds; what is there already must be what is asked for"
-    if _is_finished(out): return find_run(out, identity_of(task, plan, terms, wishes))
+    if _is_finished(out): return find_run(out, identity_of(task, plan, terms, _asked(wishes, processes)))
     say(f'fold {terms.fold}:')
-    run = _train_and_score(task, terms, out, plan, wishes)
+    run = _train_and_score(task, terms, out, plan, wishes, processes)
     _report(run, task)
     return run

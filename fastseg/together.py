@@ -111,19 +111,18 @@ def _wait_for(processes, place):
 class Helpers(Callback):
     "Starts the helpers when the training of the first process begins"
     order = 4
-    def __init__(self, processes:int, folder):
-        self.processes, self.folder = processes, Path(folder)
+    def __init__(self, processes:int, folder, place): # place: see `group`
+        self.processes, self.folder, self.place = processes, Path(folder), place
         self.others, self.joined = [], ExitStack()
     def before_fit(self):
         n, spawn = self.processes, torch.multiprocessing.get_context('spawn') # a fork cannot use CUDA
-        place = Path(tempfile.mkdtemp())/'meet'
         threads = max(1, torch.get_num_threads()//n)
         if self.dls.device.type == 'cpu': torch.set_num_threads(threads)
         for rank in range(1, n):
-            self.others.append(spawn.Process(target=_help, args=(rank, n, self.folder, place, threads)))
+            self.others.append(spawn.Process(target=_help, args=(rank, n, self.folder, self.place, threads)))
             self.others[-1].start()
-        _wait_for(self.others, place)
-        self.joined.enter_context(group(0, n, place, self.dls.device))
+        _wait_for(self.others, self.place)
+        self.joined.enter_context(group(0, n, self.place, self.dls.device))
     def stop(self):
         self.joined.close()
         for process in self.others: process.join(30)
@@ -138,6 +137,14 @@ def _require_places(n, device):
     if 1 <= n <= places: return
     raise FastsegError(f'{n} processes on {device}', f'1 to {places}', 'correct --processes, or leave out --device')
 
+def _explain(error, processes):
+    "Raises `FastsegError` if it was a helper that failed"
+    for process in processes: process.join(2)
+    if all(process.exitcode in (None, 0) for process in processes): return
+    fix = 'read what it said above, or train with one process'
+    raise FastsegError('a helper that failed', f'{len(processes) + 1} processes to the end', fix) from error
+
+# %% ../nbs/32_together.ipynb #tg00003a
 @contextmanager
 def together(
     processes: int, # that train one network
@@ -146,13 +153,15 @@ def together(
 ): # arguments for `train_run`
     "Lets several processes train a run, each with the plan's batch on its own card"
     _require_places(processes, device)
-    helpers, threads = Helpers(processes, folder), torch.get_num_threads()
-    try: yield dict(budget=SharedBudget, cbs=[helpers, AverageGradients()]) if processes > 1 else {}
-    except RuntimeError as e: # perhaps a helper is gone, and with it the connection
-        for process in helpers.others: process.join(2)
-        if all(process.exitcode in (None, 0) for process in helpers.others): raise
-        fix = 'read what it said above, or train with one process'
-        raise FastsegError('a helper that failed', f'{processes} processes to the end', fix) from e
-    finally:
-        helpers.stop()
-        torch.set_num_threads(threads)
+    if processes == 1:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as meeting:
+        helpers, threads = Helpers(processes, folder, Path(meeting)/'meet'), torch.get_num_threads()
+        try: yield dict(budget=SharedBudget, cbs=[helpers, AverageGradients()])
+        except RuntimeError as e: # perhaps a helper is gone, and with it the connection
+            _explain(e, helpers.others)
+            raise
+        finally: # the others leave before the place where they met is deleted
+            helpers.stop()
+            torch.set_num_threads(threads)

@@ -264,8 +264,8 @@ def run_jobs(
 def _on_cluster(trials, cluster):
     "Folders of runs that were jobs"
     cluster_of(cluster) # a wrong word is found before anything is done
-    seconds = max([trial.terms.steps*trial.timing['step_seconds'] for trial in trials], default=0)
     if not trials: return []
+    seconds = max(trial.terms.steps*trial.timing['step_seconds'] for trial in trials)
     return run_jobs(run_trial, trials, cluster=cluster, minutes=30 + 3*seconds/60, device=trials[0].terms.device)
 
 # %% ../nbs/34_trials.ipynb #be977b8e
