@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WATCHED', 'SegmentationLoss', 'loss_function', 'PatchDice', 'PatientLearner', 'ClipGradients', 'ScaledLoss',
-           'make_learner', 'shown_here']
+           'SmoothLoss', 'make_learner', 'shown_here']
 
 # %% ../nbs/28_learner.ipynb #821e09b3
 import time
@@ -14,7 +14,7 @@ import torch
 from fastai.callback import progress, schedule # give every Learner its bars, `no_bar` and `lr_find`
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.core import Callback, CancelBackwardException, CancelStepException
-from fastai.learner import Learner, Metric
+from fastai.learner import AvgSmoothLoss, Learner, Metric
 from fastai.metrics import accuracy, mae
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
@@ -111,6 +111,7 @@ class PatientLearner(Learner):
             self.one_batch(i, batch)
             if self.epoch_over: break
             start = time.perf_counter()
+        if self.training: self.recorder.losses = [loss.cpu() for loss in self.recorder.losses] # to be drawn
     def _do_one_batch(self):
         while True:
             try:
@@ -159,13 +160,23 @@ class ClipGradients(Callback):
     order = 60
     def before_step(self):
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.)
-        if not torch.isfinite(norm): raise CancelStepException()
+        adam = self.opt.opt
+        if adam.defaults['fused']: adam.found_inf = 1 - norm.isfinite().float() # it looks itself, when it gets there
+        elif not norm.isfinite(): raise CancelStepException()
 
 # %% ../nbs/28_learner.ipynb #l2000002
 class ScaledLoss(MixedPrecision):
     "fastai's scaling of the loss for fp16, without its switch of the number format"
     def before_batch(self): pass
     def after_loss(self): pass
+
+# %% ../nbs/28_learner.ipynb #sl000002
+class SmoothLoss(AvgSmoothLoss):
+    "fastai's running mean of the loss, kept where the loss was computed"
+    def accumulate(self, learn):
+        self.count += 1
+        loss = learn.loss.detach().mean()
+        self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
 
 # %% ../nbs/28_learner.ipynb #68059a4d
 def make_learner(
@@ -182,9 +193,11 @@ def make_learner(
     adam = partial(torch.optim.AdamW, weight_decay=plan.weight_decay, fused=dls.device.type != 'mps')
     cbs = [ClipGradients(), *cbs]
     if model.precision == 'fp16': cbs.append(ScaledLoss())
-    return PatientLearner(dls, model.to(dls.device), loss_func=loss_function(plan.loss, plan.label_weights),
+    learn = PatientLearner(dls, model.to(dls.device), loss_func=loss_function(plan.loss, plan.label_weights),
         opt_func=partial(OptimWrapper, opt=adam), splitter=splitter, lr=plan.learning_rate,
         metrics=WATCHED[QUESTIONS[plan.asks].watched](plan), train_bn=False, cbs=cbs)
+    learn.recorder.smooth_loss = SmoothLoss()
+    return learn
 
 # %% ../nbs/28_learner.ipynb #300fd3ab
 @contextmanager

@@ -90,8 +90,11 @@ def time_ways(
     timings = {}
     for way in _ways(plan, device):
         best = min(timings.values(), default=30.)
-        timings[way] = round(_step_seconds(run_as(model, way), x, best), 4)
-    return dict(sorted(timings.items(), key=lambda pair: pair[1]))
+        try: timings[way] = round(_step_seconds(run_as(model, way), x, best), 4)
+        except torch.OutOfMemoryError: torch.cuda.empty_cache() # fp32 needs twice as much as bf16
+    if timings: return dict(sorted(timings.items(), key=lambda pair: pair[1]))
+    found = f'no memory for a step of {plan.batch_size} × {tuple(plan.patch_size)} voxels'
+    raise FastsegError(found, 'a plan that fits', 'close other programs, or say how much there is with --memory')
 
 # %% ../nbs/22_machine.ipynb #51990883
 class Peak:
@@ -103,8 +106,10 @@ class Peak:
         import psutil
         from threading import Event, Thread
         self.process = psutil.Process()
-        if self.cuda: torch.cuda.reset_peak_memory_stats(self.device)
         self.before = self.top = self.now()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.device) # CUDA keeps the peak itself
+            return self
         self.done = Event()
         self.watcher = Thread(target=self._watch, daemon=True)
         self.watcher.start()
@@ -112,9 +117,11 @@ class Peak:
     def _watch(self):
         while not self.done.wait(.004): self.top = max(self.top, self.now())
     def __exit__(self, *_):
+        if self.cuda:
+            self.top = torch.cuda.max_memory_allocated(self.device)
+            return
         self.done.set()
         self.watcher.join()
-        if self.cuda: self.top = torch.cuda.max_memory_allocated(self.device)
 
 # %% ../nbs/22_machine.ipynb #493e3e29
 def _kept_bytes(
@@ -138,9 +145,10 @@ def step_memory(
     "What a training step of the plan will need, from a small step that is sure to fit"
     small = [max(f, int(p/2//f*f)) for p, f in zip(plan.patch_size, patch_factor(plan.network))]
     model = build_model(plan, seed=0).to(device)
-    kept = _kept_bytes(model, torch.randn(2, len(plan.modalities), *small, device=device))
+    if device.type == 'cuda': run_as(model, _ways(plan, device)[0]) # 16 bits keep half as much
+    x = torch.randn(2, len(plan.modalities), *small, device=device)
+    activations = (_kept_bytes(model, x) - _kept_bytes(model, x[:1]))/np.prod(small) # bytes per voxel, kept
     weights = sum(p.numel()*p.element_size() for p in model.parameters())
-    activations = (kept - weights)/(2*np.prod(small)) # bytes per voxel, kept for the way back
     logits = 4*len(plan.labels)*8 # bytes per voxel: float32 logits, one-hot labels and their products in the loss
     return int(4*weights + (1.4*activations + logits)*np.prod(plan.patch_size)*plan.batch_size)
 
@@ -161,12 +169,11 @@ def _free_memory(
     memory=None, # what may be used in all, such as '8GB'; None: what is free now
 ) -> float: # bytes
     "What a training step may take"
-    if device.type == 'cuda':
-        free = torch.cuda.mem_get_info(device)[0]
-        return min(free, parse_memory(memory) or free)
-    if not memory: return free_memory()
+    free = free_memory(device)
+    if not memory: return free
+    if device.type == 'cuda': return min(free, parse_memory(memory))
     import psutil
-    return max(0, min(free_memory(), parse_memory(memory) - psutil.Process().memory_info().rss))
+    return max(0, min(free, parse_memory(memory) - psutil.Process().memory_info().rss))
 
 # %% ../nbs/22_machine.ipynb #7005ae77
 def _smaller(

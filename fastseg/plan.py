@@ -179,7 +179,7 @@ class Plan:
     label_weights: list = None # weight of each label in the cross-entropy, background first; None: all alike
     learning_rate: float = 6e-3 # peak of the schedule
     weight_decay: float = 1e-2 # of AdamW
-    fade: float = 0. # last share of the training in which turning and scaling become weaker; 0: never
+    fade: float = 0. # last share of the training in which fewer and fewer patches are turned; 0: never
     foreground: float = .5 # share of patches centred on a label, every label equally often
     flips: list = field(default_factory=lambda: [0]) # axes that augmentation may mirror
     arithmetic: str = 'fastest' # number format and layout: 'fastest' is measured, or 'bf16 channels-last', 'fp32', …

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
-from .settings import FastsegError, WriteError, bar, mark, read_json, write_file, write_json
+from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, write_file, write_json
 from .task import Case, Task, case_name, load_image, load_label, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
 from .pictures import archive_of, is_picture, picture_name, pictures_in
@@ -44,6 +44,15 @@ def _probabilities(
     turned = [s.flip(m) if m else s for m, s in zip(mirrors, shares.chunk(len(mirrors)))]
     return sum(turned)/len(turned)
 
+# %% ../nbs/25_predict.ipynb #cu000002
+def _room_for(
+    numbers: int, # float32
+    device, # of the networks
+): # torch.device
+    "The device itself, or the processor if the numbers, and as many thrice for work, fill over half of a card"
+    if device.type == 'cuda' and 16*numbers < free_memory(device)/2: return device
+    return torch.device('cpu')
+
 # %% ../nbs/25_predict.ipynb #defca83b
 def class_scores(
     models, # trained networks of the same plan
@@ -52,16 +61,17 @@ def class_scores(
     *,
     flips: bool=True, # look a second time, mirrored
     overlap: float=.5, # of neighbouring windows
-): # [K,w,h,d] tensor on the CPU
+): # [K,w,h,d] tensor, on a card if there is room for it
     "Probabilities of each class on the working grid, averaged over networks, looks and windows"
     from monai.inferers import sliding_window_inference
     mirrors = _mirrors(plan.flips if flips else [])
-    is_huge = len(plan.labels)*image[0].size > 2e8 # then 16 bits for what is kept of the whole scan
+    numbers, device = len(plan.labels)*image[0].size, next(models[0].parameters()).device
+    is_huge = numbers > 2e8 # then 16 bits for what is kept of the whole scan
     whole = torch.from_numpy(image)[None].to(torch.float16 if is_huge else torch.float32)
-    device = next(models[0].parameters()).device
+    at_once = plan.batch_size if device.type == 'cuda' else 1 # windows; for as many there was room in training
     with torch.inference_mode():
-        return sliding_window_inference(whole, plan.patch_size, 1, lambda x: _probabilities(models, x, mirrors),
-            overlap=overlap, mode='gaussian', sw_device=device, device='cpu')[0]
+        return sliding_window_inference(whole, plan.patch_size, at_once, lambda x: _probabilities(models, x, mirrors),
+            overlap=overlap, mode='gaussian', sw_device=device, device=_room_for(numbers, device))[0]
 
 # %% ../nbs/25_predict.ipynb #pr000002
 def only_largest(
@@ -100,6 +110,7 @@ def _seen(models, image, affine, plan, flips):
 
 def _drawn(scores, way, plan):
     "Labels on the scan's own grid, in one piece where the plan says so"
+    scores = scores.to(_room_for(2*np.prod(way.turned), scores.device)) # two classes at a time
     return only_largest(restore(scores, way, list(plan.labels)), plan.largest)
 
 # %% ../nbs/25_predict.ipynb #8cdb2ea5

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
+from safetensors import safe_open
 from .settings import FastsegError, bar, free_memory, mark, results_path, write_file
 from .space import body_axes, from_ras, to_ras
 from .task import Case, Task, stamp
@@ -38,7 +39,7 @@ def strongest(
         value = int(next(values))
         if best is None:
             best = score.clone()
-            winner = torch.full(score.shape, value, dtype=torch.uint8)
+            winner = torch.full(score.shape, value, dtype=torch.uint8, device=score.device)
         else:
             winner.masked_fill_(score > best, value)
             torch.maximum(best, score, out=best)
@@ -140,7 +141,7 @@ def restore(
     whole = np.zeros(way.turned, np.uint8)
     size = [b - a for a, b in way.box]
     pictures = (resize(score[None].float(), size)[0] for score in scores)
-    whole[way.slices] = strongest(pictures, values).numpy()
+    whole[way.slices] = strongest(pictures, values).cpu().numpy()
     return np.ascontiguousarray(from_ras(whole, way.affine))
 
 # %% ../nbs/19_prepare.ipynb #s3000002
@@ -153,7 +154,7 @@ def restore_scores(
     whole = np.zeros((len(scores), *way.turned), np.float32)
     whole[0] = 1
     size = [b - a for a, b in way.box]
-    for k, score in enumerate(scores): whole[(k, *way.slices)] = resize(score[None].float(), size)[0].numpy()
+    for k, score in enumerate(scores): whole[(k, *way.slices)] = resize(score[None].float(), size)[0].cpu().numpy()
     return np.ascontiguousarray(from_ras(whole, way.affine))
 
 # %% ../nbs/19_prepare.ipynb #af62c654
@@ -206,31 +207,30 @@ class Prepared:
     "A prepared case: on disk, or in memory once it was told to `hold`"
     def __init__(self, path): self.path, self.held = Path(path), {}
     def __getstate__(self): return dict(path=self.path, held={}) # a new process reads the file again
-    def hold(self): # reads everything, once
-        with self._open() as file: self.held = {name: file.get_tensor(name) for name in file.keys()}
-    def _open(self):
-        from safetensors import safe_open
-        return safe_open(self.path, 'np')
+    def hold(self, device='cpu'): # reads everything, once
+        with self._open() as file: held = {name: file.get_tensor(name) for name in file.keys()}
+        self.held = {name: o.numpy() if name == 'places' else o.to(device) for name, o in held.items()}
+    def _open(self): return safe_open(self.path, 'pt')
     @property
     def notes(self):
         with self._open() as file: return file.metadata()
     @property
-    def places(self): # int16 rows (class, x, y, z)
+    def places(self): # int16 rows (class, x, y, z), an array
         if self.held: return self.held['places']
-        with self._open() as file: return file.get_tensor('places')
+        with self._open() as file: return file.get_tensor('places').numpy()
     @property
     def shape(self): # voxels of the working grid
         if self.held: return self.held['image'].shape[1:]
         with self._open() as file: return file.get_slice('image').get_shape()[1:]
     def window(self, what, start, size): # 'image' or 'label', first voxel, (w, h, d)
-        if self.held: return read_window(self.held[what], self.held[what].shape, start, size).copy()
+        if self.held: return read_window(self.held[what], self.held[what].shape, start, size).clone()
         with self._open() as file:
             array = file.get_slice(what)
             return read_window(array, array.get_shape(), start, size)
 
 # %% ../nbs/19_prepare.ipynb #c8fe68d2
 def read_window(
-    array, # anything that can be sliced as [C,W,H,D], on disk or in memory
+    array, # anything that can be sliced as [C,W,H,D], on disk or in memory; a tensor or NumPy's
     shape, # its shape
     start, # first voxel of the window, may be negative
     size, # (w, h, d)
@@ -238,13 +238,18 @@ def read_window(
     "Cuts a window out of an array, also where it reaches beyond"
     first = np.maximum(start, 0)
     last = np.minimum(np.add(start, size), shape[1:])
-    if (last <= first).any(): return np.zeros((shape[0], *size), array[:, :1, :1, :1].dtype)
-    inside = array[(slice(None), *map(slice, first.tolist(), last.tolist()))]
-    if inside.shape[1:] == tuple(size): return inside
-    out = np.zeros((shape[0], *size), inside.dtype)
+    is_outside = (last <= first).any()
+    inside = array[:, :1, :1, :1] if is_outside else array[(slice(None), *map(slice, first.tolist(), last.tolist()))]
+    if inside.shape[1:] == tuple(size) and not is_outside: return inside
+    out = _zeros(inside, (shape[0], *map(int, size)))
+    if is_outside: return out
     to = map(slice, (first - start).tolist(), (last - start).tolist())
     out[(slice(None), *to)] = inside
     return out
+
+def _zeros(like, shape):
+    "Of the same kind, on the same device"
+    return like.new_zeros(shape) if isinstance(like, torch.Tensor) else np.zeros(shape, like.dtype)
 
 # %% ../nbs/19_prepare.ipynb #5fb1a849
 _CODE = [prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize,
@@ -288,15 +293,17 @@ def preprocess(
 def hold(
     cases, # of `Prepared`, the most needed first
     share: float=.1, # of the memory that is free now
+    device='cpu', # a card holds all of them, or none
 ) -> bool: # is there room for all of them?
     "Reads prepared cases into memory, as many as there is room for"
     sizes = [case.path.stat().st_size for case in cases]
-    room = share*free_memory()
+    room = share*free_memory(device)
     if sum(sizes) > room:
         gc.collect() # cases of DataLoaders that are no longer used
-        room = share*free_memory()
+        room = share*free_memory(device)
+    if sum(sizes) > room and str(device) != 'cpu': return False
     for case, size in zip(cases, sizes):
         room -= size
         if room < 0: return False
-        case.hold()
+        case.hold(device)
     return True

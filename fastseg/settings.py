@@ -153,15 +153,23 @@ def bar(
 _GROUPS = [('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')]
 
 def free_memory(
+    device='cpu', # 'cuda' or 'cuda:1' asks a card
+    *,
     groups='/sys/fs/cgroup', # folder of the control group
 ): # bytes
-    "What this process may still take: of the machine, or of its control group if that has less."
+    "What this process may still take: of a card, of the machine, or of its control group if that has less."
+    if str(device).startswith('cuda'): return _free_on_card(device)
     import psutil
     free = [psutil.virtual_memory().available]
     for limit, used in _GROUPS:
         try: free.append(int((Path(groups)/limit).read_text()) - int((Path(groups)/used).read_text()))
         except (OSError, ValueError): pass # no such group, or 'max': no limit
     return max(0, min(free))
+
+def _free_on_card(device):
+    "What nobody has, and what PyTorch has but does not use"
+    from torch import cuda
+    return cuda.mem_get_info(device)[0] + cuda.memory_reserved(device) - cuda.memory_allocated(device)
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
 def write_file(

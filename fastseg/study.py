@@ -407,10 +407,10 @@ def source_run(
     "A run to start from, with the network of another plan; trained once, then found"
     task = Task.find(task)
     terms = with_budget(terms, task)
-    name = mark(network, asdict(terms), task.root.resolve())
+    plan = plan_baseline(task, terms.minutes, device=terms.device, network=network)
+    name = mark(plan.choices, asdict(terms), task.root.resolve())
     out = models_path()/'sources'/f'{task.folder_name}_{name}'
     if (out/'report.html').exists(): return Run.load(out)
-    plan = plan_baseline(task, terms.minutes, device=terms.device, network=network)
     return train_baseline(task, terms, out=out, plan=plan)
 
 # %% ../nbs/35_study.ipynb #5cf03b1d

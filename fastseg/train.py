@@ -70,15 +70,15 @@ class Seed(Callback):
 
 # %% ../nbs/29_train.ipynb #t1000002
 class Fade(Callback):
-    "Lets turning and scaling fade in the last share of the budget"
+    "Lets turning become rarer in the last share of the budget"
     order = 56
     def __init__(self, budget:Budget, last:float): self.budget, self.last = budget, last
     def before_fit(self):
         self.augment = next(o for o in self.dls.train.after_batch.fs if isinstance(o, Augment))
-        self.augment.strength = 1.
+        self.augment.often = 1.
     def before_batch(self):
         if not (self.training and self.last): return
-        self.augment.strength = float(np.clip((1 - self.budget.share())/self.last, 0, 1))
+        self.augment.often = float(np.clip((1 - self.budget.share())/self.last, 0, 1))
 
 # %% ../nbs/29_train.ipynb #48dd6ca8
 def _optimiser_tensors(
@@ -209,7 +209,9 @@ class _Clock(Callback):
     def __init__(self, n:int): self.n, self.ticks = n, []
     def before_batch(self):
         if len(self.ticks) > self.n: raise CancelFitException()
-    def after_batch(self): self.ticks.append(time.perf_counter())
+    def after_batch(self):
+        if self.dls.device.type != 'cpu': torch.accelerator.synchronize(self.dls.device) # what is queued is not done
+        self.ticks.append(time.perf_counter())
 
 def rehearse(
     dls, # of the run that is to come
