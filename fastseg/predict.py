@@ -10,6 +10,7 @@ __all__ = ['class_scores', 'only_largest', 'predict_array', 'save_label', 'scans
 import gzip, tempfile, time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, write_file, write_json
@@ -53,6 +54,23 @@ def _room_for(
     if device.type == 'cuda' and 16*numbers < free_memory(device)/2: return device
     return torch.device('cpu')
 
+# %% ../nbs/25_predict.ipynb #om000002
+def _slide(models, image, plan, flips, overlap):
+    "MONAI's sliding window over a scan, to be called with windows at once, and a device to put their answers together"
+    from monai.inferers import sliding_window_inference
+    mirrors = _mirrors(plan.flips if flips else [])
+    is_huge = len(plan.labels)*image[0].size > 2e8 # then 16 bits for what is kept of the whole scan
+    whole = torch.from_numpy(image)[None].to(torch.float16 if is_huge else torch.float32)
+    return partial(sliding_window_inference, whole, plan.patch_size, overlap=overlap, mode='gaussian',
+        predictor=lambda x: _probabilities(models, x, mirrors), sw_device=next(models[0].parameters()).device)
+
+def _one_by_one(slide):
+    "One window at a time, put together in the machine's memory"
+    try: return slide(sw_batch_size=1, device=torch.device('cpu'))[0]
+    except torch.OutOfMemoryError:
+        fix = 'close other programs, or say --device cpu'
+        raise FastsegError('no memory on the card for one window', 'room for it', fix) from None
+
 # %% ../nbs/25_predict.ipynb #defca83b
 def class_scores(
     models, # trained networks of the same plan
@@ -63,15 +81,13 @@ def class_scores(
     overlap: float=.5, # of neighbouring windows
 ): # [K,w,h,d] tensor, on a card if there is room for it
     "Probabilities of each class on the working grid, averaged over networks, looks and windows"
-    from monai.inferers import sliding_window_inference
-    mirrors = _mirrors(plan.flips if flips else [])
-    numbers, device = len(plan.labels)*image[0].size, next(models[0].parameters()).device
-    is_huge = numbers > 2e8 # then 16 bits for what is kept of the whole scan
-    whole = torch.from_numpy(image)[None].to(torch.float16 if is_huge else torch.float32)
+    slide, device = _slide(models, image, plan, flips, overlap), next(models[0].parameters()).device
     at_once = plan.batch_size if device.type == 'cuda' else 1 # windows; for as many there was room in training
+    place = _room_for(len(plan.labels)*image[0].size, device)
     with torch.inference_mode():
-        return sliding_window_inference(whole, plan.patch_size, at_once, lambda x: _probabilities(models, x, mirrors),
-            overlap=overlap, mode='gaussian', sw_device=device, device=_room_for(numbers, device))[0]
+        try: return slide(sw_batch_size=at_once, device=place)[0]
+        except torch.OutOfMemoryError: torch.cuda.empty_cache() # other programs are on this card, too
+        return _one_by_one(slide)
 
 # %% ../nbs/25_predict.ipynb #pr000002
 def only_largest(

@@ -1,0 +1,81 @@
+"Killed by the system at any moment, a run and a study go on to the same end; make torture kills hundreds"
+import os, random, shutil, time
+from collections import Counter
+import pytest, torch
+from conftest import _START
+from fastseg.baseline import train_baseline
+from fastseg.fingerprint import fingerprint
+from fastseg.phantom import make_phantom
+from fastseg.plan import Plan, make_plan
+from fastseg.record import Terms
+from fastseg.run import Run
+from fastseg.settings import quiet, read_json
+from fastseg.study import run_study
+from fastseg.task import Task
+from fastseg.trials import SCRATCH, Arm, Design
+
+KILLS = int(os.environ.get('FASTSEG_KILLS', 2)) # of a run, and as many of a study
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    "The folder of a small task, with a small plan of exact arithmetic beside it"
+    root = tmp_path_factory.mktemp('kills')
+    task = Task.from_folder(make_phantom('Hippocampus', root, n_train=5, n_test=0))
+    plan = make_plan(fingerprint(task)).change(features=[4, 8, 16], patch_size=[16, 16, 16], arithmetic='fp32')
+    plan.save(root/'plan.json')
+    return task.root
+
+def a_run(task, plan, out):
+    if not (out/'report.html').exists(): train_baseline(task, Terms(steps=9, device='cpu'), plan=plan, out=out)
+
+def a_study(task, plan, out):
+    arms, design = [SCRATCH, Arm('turned', changes=dict(turned=1.))], Design((2,), seeds=(0,), test=2)
+    run_study(task, arms, design=design, terms=Terms(steps=4, device='cpu'), plan=plan, out=out/'study')
+
+def work(action, data, place):
+    "What the new process does, with folders of its own: it prepares, trains, scores and reports"
+    torch.set_num_threads(1)
+    for name in 'MODELS', 'RESULTS': os.environ[f'FASTSEG_{name}_PATH'] = str(place/name.lower())
+    with quiet(): action(Task.from_folder(data), Plan.load(data.parent/'plan.json'), place/'out')
+
+def begin(*args):
+    process = _START.Process(target=work, args=args)
+    process.start()
+    return process
+
+def ending(place):
+    "What must be the same: weights, steps and scores of every run"
+    found = {}
+    for path in sorted(place.rglob('run.json')):
+        run = Run.load(path.parent)
+        weights = {name: tensor.tolist() for name, tensor in run.weights.items()}
+        found[path.parent.name] = weights, [row['steps'] for row in run.log], read_json(path.parent/'scores.json')
+    return found
+
+def moment(place):
+    "How far the work had come when it was killed"
+    runs = [path.parent for path in place.rglob('run.json')]
+    if not runs: return 'before a run began'
+    if not all((run/'weights.safetensors').exists() for run in runs): return 'in training'
+    return 'in scoring' if not all((run/'scores.json').exists() for run in runs) else 'between runs, or in the report'
+
+@pytest.mark.parametrize('action', [a_run, a_study])
+def test_the_same_end(action, data, tmp_path):
+    start = time.perf_counter()
+    whole = begin(action, data, tmp_path/'whole')
+    whole.join()
+    seconds, expected, rng, kills = time.perf_counter() - start, ending(tmp_path/'whole'), random.Random(0), Counter()
+    assert whole.exitcode == 0 and expected
+    while kills.total() < KILLS:
+        place, before = tmp_path/f'{kills.total()}', kills.total()
+        while True: # the same work may be killed several times
+            process = begin(action, data, place)
+            process.join(rng.uniform(.1, 1)*seconds if rng.random() < .7 else None)
+            if not process.is_alive(): break
+            process.kill() # SIGKILL: nothing can be tidied up
+            process.join()
+            kills[moment(place)] += 1
+        assert process.exitcode == 0, f'after {kills.total() - before} kills it ended with {process.exitcode}'
+        assert ending(place) == expected, f'another end after {kills.total() - before} kills'
+        shutil.rmtree(place)
+    print(dict(kills))
