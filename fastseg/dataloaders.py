@@ -103,9 +103,10 @@ def _uniform(*shape, device='cpu'): return torch.rand(*shape, device=device)*2 -
 def _rotations(
     b: int, # batch size
     i: int, j: int, # the plane of two axes
+    degrees: float=15, # at most, in either direction
 ): # [b,3,3]
-    "Random rotations of up to 15° in one plane"
-    angle = _uniform(b)*.26 # radians
+    "Random rotations in one plane"
+    angle = _uniform(b)*np.deg2rad(degrees)
     out = torch.eye(3).repeat(b, 1, 1)
     out[:, i, i] = out[:, j, j] = angle.cos()
     out[:, i, j] = -angle.sin()
@@ -142,7 +143,7 @@ def _affine_grid(
 
 # %% ../nbs/20_dataloaders.ipynb #a274b14f
 class Augment(ItemTransform):
-    "Turns, scales, shifts, mirrors and crops a training batch in one resampling, then changes brightness and contrast"
+    "Turns, scales, shifts, mirrors and crops training patches, then changes brightness and contrast"
     split_idx, order = 0, 10
     often = 1. # how much of the plan's share is turned; training lets it fade
     def __init__(self, plan:Plan): self.plan, self.question = plan, QUESTIONS[plan.asks]
@@ -169,23 +170,23 @@ def grid(self:Augment, x):
     turn = guises*(size[None, :]/full[:, None])
     shift = _uniform(len(x), 3)*((full - size)/full)
     theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2) # grid_sample counts z, y, x
-    return _affine_grid(theta.to(x.device), self.plan.patch_size) # few numbers, so a card waits for nothing else
+    return _affine_grid(theta.to(x.device, non_blocking=True), self.plan.patch_size)
 
 # %% ../nbs/20_dataloaders.ipynb #au000003
 @patch
 def turn_some(self:Augment, x, y):
     "Turns a share of the patches, and cuts the others out as they are"
-    n = np.random.binomial(len(x), self.plan.turned*self.often) # the first n: patches come in no order
-    pairs = [self.turn(x[:n], y[:n])] if n else []
+    n = int((torch.rand(len(x)) < self.plan.turned*self.often).sum()) # a coin for each patch
+    pairs = [self.turn(x[:n], y[:n])] if n else [] # batches are shuffled, so these may be the first n
     pairs += [self.cut_out(*one) for one in zip(x[n:].split(1), y[n:].split(1))]
     return [torch.cat(parts) for parts in zip(*pairs)]
 
 @patch
 def cut_out(self:Augment, x, y):
     "A patch somewhere in its window, perhaps mirrored"
-    starts = [np.random.randint(n - p + 1) for n, p in zip(x.shape[2:], self.plan.patch_size)]
+    starts = [int(torch.rand(())*(n - p + 1)) for n, p in zip(x.shape[2:], self.plan.patch_size)]
     box = (..., *(slice(start, start + p) for start, p in zip(starts, self.plan.patch_size)))
-    axes = [axis + 2 for axis in self.plan.flips if np.random.rand() < .5]
+    axes = [axis + 2 for axis in self.plan.flips if torch.rand(()) < .5]
     return x[box].flip(axes), y[box].flip(axes) if self.question.on_grid else y
 
 # %% ../nbs/20_dataloaders.ipynb #21093ec6
@@ -250,7 +251,7 @@ def _shares_memory(workers): # do processes that read see what this one holds in
     return workers == 0 or torch.multiprocessing.get_start_method() == 'fork'
 
 def fork_readers():
-    "For a new process: processes that read are forks of it, as they are elsewhere, and share the cases that it holds"
+    "For a process that was *spawned*, that is, began empty: those that read for it are copies of it that see its cases"
     if sys.platform == 'linux': torch.multiprocessing.set_start_method('fork', force=True)
 
 # %% ../nbs/20_dataloaders.ipynb #rd000002

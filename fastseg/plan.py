@@ -191,10 +191,12 @@ class Plan:
     def asks(self): return self.answer['kind'] if self.answer else 'voxels'
 
 # %% ../nbs/18_plan.ipynb #pl000009
+def _default(field): return field.default_factory() if field.default is MISSING else field.default
+
 @patch(as_prop=True)
 def choices(self:Plan)->dict: # all but the reasons
     "What decides a run; entries that came later are left out where they say nothing, so that old runs are found"
-    later = dict(answer=None, largest=[], turned=1.)
+    later = {f.name: _default(f) for f in fields(Plan) if f.name in ('answer', 'largest', 'turned')}
     return {k: v for k, v in asdict(self).items() if k != 'reasons' and not (k in later and v == later[k])}
 
 # %% ../nbs/18_plan.ipynb #455cfaab

@@ -20,6 +20,7 @@ from .pictures import archive_of, is_picture, picture_name, pictures_in
 from .evaluate import separate_pieces
 from .question import QUESTIONS, require_table, write_answers
 from .plan import Plan
+from .machine import is_out_of_memory
 from .prepare import prepare, read_window, restore, restore_scores
 from .run import Run
 
@@ -67,9 +68,10 @@ def _slide(models, image, plan, flips, overlap):
 def _one_by_one(slide):
     "One window at a time, put together in the machine's memory"
     try: return slide(sw_batch_size=1, device=torch.device('cpu'))[0]
-    except torch.OutOfMemoryError:
-        fix = 'close other programs, or say --device cpu'
-        raise FastsegError('no memory on the card for one window', 'room for it', fix) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error): raise
+    fix = 'close other programs, or say --device cpu'
+    raise FastsegError('no memory on the card for one window', 'room for it', fix)
 
 # %% ../nbs/25_predict.ipynb #defca83b
 def class_scores(
@@ -86,7 +88,9 @@ def class_scores(
     place = _room_for(len(plan.labels)*image[0].size, device)
     with torch.inference_mode():
         try: return slide(sw_batch_size=at_once, device=place)[0]
-        except torch.OutOfMemoryError: torch.cuda.empty_cache() # other programs are on this card, too
+        except RuntimeError as error: # other programs are on this card, too
+            if not is_out_of_memory(error) or device.type == 'cpu': raise
+        torch.cuda.empty_cache()
         return _one_by_one(slide)
 
 # %% ../nbs/25_predict.ipynb #pr000002
@@ -122,11 +126,11 @@ def predict_array(
 def _seen(models, image, affine, plan, flips):
     "Probabilities on the working grid, and the way back from there"
     ready, way = prepare(image, affine, plan) # a huge scan is held in memory only as often as needed
-    return class_scores(models, ready, plan, flips=flips), way
+    scores = class_scores(models, ready, plan, flips=flips)
+    return scores.to(_room_for(2*np.prod(way.turned), scores.device)), way # two classes at a time come to its own grid
 
 def _drawn(scores, way, plan):
     "Labels on the scan's own grid, in one piece where the plan says so"
-    scores = scores.to(_room_for(2*np.prod(way.turned), scores.device)) # two classes at a time
     return only_largest(restore(scores, way, list(plan.labels)), plan.largest)
 
 # %% ../nbs/25_predict.ipynb #8cdb2ea5

@@ -209,7 +209,8 @@ class Prepared:
     def __getstate__(self): return dict(path=self.path, held={}) # a new process reads the file again
     def hold(self, device='cpu'): # reads everything, once
         with self._open() as file: held = {name: file.get_tensor(name) for name in file.keys()}
-        self.held = {name: o.numpy() if name == 'places' else o.to(device) for name, o in held.items()}
+        held['places'], copied = held['places'].numpy().copy(), held.keys() - {'places'} # no views of the file
+        self.held = held | {name: held[name].to(device, copy=True) for name in copied}
     def _open(self): return safe_open(self.path, 'pt')
     @property
     def notes(self):
@@ -297,11 +298,10 @@ def hold(
 ) -> bool: # is there room for all of them?
     "Reads prepared cases into memory, as many as there is room for"
     sizes = [case.path.stat().st_size for case in cases]
+    is_card = str(device) != 'cpu'
+    if is_card or sum(sizes) > share*free_memory(): gc.collect() # cases of DataLoaders that are no longer used
     room = share*free_memory(device)
-    if sum(sizes) > room:
-        gc.collect() # cases of DataLoaders that are no longer used
-        room = share*free_memory(device)
-    if sum(sizes) > room and str(device) != 'cpu': return False
+    if is_card and sum(sizes) > room: return False
     for case, size in zip(cases, sizes):
         room -= size
         if room < 0: return False

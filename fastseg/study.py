@@ -408,7 +408,8 @@ def source_run(
     task = Task.find(task)
     terms = with_budget(terms, task)
     plan = plan_baseline(task, terms.minutes, device=terms.device, network=network)
-    name = mark(plan.choices, asdict(terms), task.root.resolve())
+    recipe = {k: v for k, v in plan.choices.items() if k not in ('patch_size', 'batch_size')} # as much as fits today
+    name = mark(recipe, asdict(terms), task.root.resolve())
     out = models_path()/'sources'/f'{task.folder_name}_{name}'
     if (out/'report.html').exists(): return Run.load(out)
     return train_baseline(task, terms, out=out, plan=plan)

@@ -75,10 +75,10 @@ class Fade(Callback):
     def __init__(self, budget:Budget, last:float): self.budget, self.last = budget, last
     def before_fit(self):
         self.augment = next(o for o in self.dls.train.after_batch.fs if isinstance(o, Augment))
-        self.augment.often = 1.
+    def before_train(self): self.turn(self.epoch/self.n_epoch) # the first batch is drawn before `before_batch`
     def before_batch(self):
-        if not (self.training and self.last): return
-        self.augment.often = float(np.clip((1 - self.budget.share())/self.last, 0, 1))
+        if self.training: self.turn(self.budget.share())
+    def turn(self, share): self.augment.often = float(np.clip((1 - share)/self.last, 0, 1)) if self.last else 1.
 
 # %% ../nbs/29_train.ipynb #48dd6ca8
 def _optimiser_tensors(
