@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHANTOM_STEPS', 'baseline_minutes', 'with_budget', 'plan_baseline', 'run_folder', 'scaled_to', 'train_baseline',
-           'train_folds']
+           'train_folds', 'train_members']
 
 # %% ../nbs/33_baseline.ipynb #000cdd08
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .plan import Plan, make_plan
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
 from .run import Run, find_run, require_free
-from .validate import keep_largest, pool_scores, score_run, undecided
+from .validate import keep_largest, pool_scores, score_run, score_together, undecided
 from .train import measure, train_run
 from .together import together
 from .report import write_report
@@ -166,10 +166,7 @@ def train_folds(
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', wishes))
     each = [(replace(terms, fold=k), folder) for k, folder in enumerate(folders)]
-    runs = [_train_fold(task, *fold, plan, wishes, processes) for fold in each]
-    (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
-    for run in keep_largest(runs, task): _report(run, task) # once more
-    return _pooled(runs, out/'scores.json')
+    return _pooled(_train_each(task, each, out, plan, wishes, processes), out/'scores.json')
 
 # %% ../nbs/33_baseline.ipynb #07cd32b7
 def _pooled(runs, path):
@@ -190,10 +187,62 @@ def _plan_for_all(task, terms, path, wishes):
     if path.exists(): return Plan.load(path)
     return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
 
-def _train_fold(task, terms, out, plan, wishes, processes):
-    "One of the folds; what is there already must be what is asked for"
+def _train_each(task, each, out, plan, wishes, processes) -> list: # of Run
+    "Runs of one plan, each with its terms and folder; labels that are in one piece are so in all"
+    runs = [_train_part(task, *one, plan, wishes, processes) for one in each]
+    (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
+    for run in keep_largest(runs, task): _report(run, task) # once more
+    return [Run.load(run.folder) for run in runs]
+
+def _train_part(task, terms, out, plan, wishes, processes):
+    "One of several runs; what is there already must be what is asked for"
     if _is_finished(out): return find_run(out, identity_of(task, plan, terms, _asked(wishes, processes)))
-    say(f'fold {terms.fold}:')
+    say(f'{out.name}:')
     run = _train_and_score(task, terms, out, plan, wishes, processes)
     _report(run, task)
     return run
+
+# %% ../nbs/33_baseline.ipynb #me000002
+def _share_of(
+    terms: Terms, # with a budget
+    members: int,
+) -> Terms:
+    "What each of several networks gets of a budget"
+    if terms.minutes: return replace(terms, minutes=terms.minutes/members)
+    kind = 'epochs' if terms.epochs else 'steps'
+    each = getattr(terms, kind)//members
+    if each: return replace(terms, **{kind: each})
+    found = f'{getattr(terms, kind)} {kind} for {members} networks'
+    raise FastsegError(found, 'one each', 'give more, or fewer members')
+
+# %% ../nbs/33_baseline.ipynb #me000004
+def train_members(
+    task, # Task, or its number, name or folder
+    terms: Terms=Terms(), # of all together
+    *,
+    members: int=4, # networks, with the seeds `seed`, `seed + 1`, …
+    out=None, # folder of their runs; None: below models_path
+    plan: Plan|None=None, # None makes one from the fingerprint, for the time that a member has
+    spacing='auto', # for the plan: 'auto', 'native' or three values in mm
+    memory=None, # for the plan, such as '8GB'; None: what is free
+    processes: int=1, # that train one network together, each on a card of its own
+): # Scores or Answers of the cases kept apart, by what the networks say together; also in scores.json
+    "Trains several networks within one budget, one after the other, and scores what they say together"
+    task = Task.find(task)
+    require_clean(task)
+    share = _share_of(with_budget(terms, task), members)
+    name = f'{members}_members_fold{terms.fold}_seed{terms.seed}'
+    out = Path(out) if out else models_path()/task.folder_name/name
+    folders = _member_folders(out, members)
+    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+    plan = undecided(plan or _plan_for_all(task, share, out/'plan.json', wishes))
+    each = [(replace(share, seed=terms.seed + k), folder) for k, folder in enumerate(folders)]
+    scores = score_together(_train_each(task, each, out, plan, wishes, processes), task, out, device=terms.device)
+    say(f'{members} networks together: {scores.summary()}')
+    return scores
+
+def _member_folders(out, members) -> list: # of Path
+    "A folder for each network, inside one that holds nothing else"
+    folders = [out/f'member{k}' for k in range(members)]
+    require_free(out, ('plan.json', 'scores.json', 'predictions', 'predictions.csv', *(o.name for o in folders)))
+    return folders

@@ -48,6 +48,14 @@ def _plan(words):
     if words.out: print(f'plan: {plan.save(words.out)}')
 
 # %% ../nbs/39_cli.ipynb #bfe59cc8
+def _members_of(words):
+    "Several networks within the budget of one"
+    from functools import partial
+    from fastseg.baseline import train_members
+    if words.fold != 'all': return partial(train_members, members=words.members)
+    found = f'--members {words.members} with --fold all'
+    raise FastsegError(found, 'several networks of one fold', 'leave out one of the two')
+
 def _baseline(words):
     "Trains, scores and reports"
     from dataclasses import replace
@@ -58,6 +66,7 @@ def _baseline(words):
     terms = Terms(minutes=words.minutes, epochs=words.epochs, seed=words.seed, device=words.device)
     train = train_folds if words.fold == 'all' else train_baseline
     if words.fold != 'all': terms = replace(terms, fold=int(words.fold))
+    if words.members > 1: train = _members_of(words)
     train(words.task, terms, out=words.out, plan=plan, spacing=words.spacing, memory=words.memory,
         processes=words.processes)
 
@@ -230,6 +239,8 @@ _BASELINE = [_TASK,
         type=_count, metavar='N'),
     _word('--out', 'Folder of the run; a new one below models_path if not given.', metavar='RUN'),
     _SEED, _DEVICE, _word('--processes', 'How many processes train one network together, each on its own card.',
+        type=_count, metavar='N', default=1),
+    _word('--members', 'Train N networks one after the other, each with its share of the time, and ask all of them.',
         type=_count, metavar='N', default=1), _SPACING, _MEMORY,
     _word('--plan', 'A plan kept by `fastseg plan --out`, perhaps edited.', metavar='FILE'), _QUIET]
 

@@ -230,14 +230,18 @@ def batch(self:Patches, items):
 # %% ../nbs/20_dataloaders.ipynb #759f79e5
 class PatchLoader(TfmdDL):
     "fastai's DataLoader, which reads each batch of `patches` in one go, and ahead of its use if that is asked"
-    patches, is_ahead = None, False # set by `dataloaders`
+    patches, is_ahead, in_a_pass = None, False, None # set by `dataloaders`; items in a pass over the cases
+    def shuffle_fn(self, idxs): # pass by pass: no case comes again before all have been
+        first = idxs[:self.in_a_pass]
+        sizes = [min(len(first), len(idxs) - start) for start in range(0, len(idxs), len(first))]
+        return [i for size in sizes for i in self.rng.sample(first, size)]
     def create_batches(self, samples):
         groups = chunked((self.dataset.items[i] for i in samples), self.bs, self.drop_last)
         batches = map(self.patches.batch, groups)
         yield from read_ahead(batches) if self.is_ahead else batches
     def new(self, *args, **kwargs): # as fastai asks for it to show results
         other = super().new(*args, **kwargs)
-        other.patches, other.is_ahead = self.patches, self.is_ahead
+        other.patches, other.is_ahead, other.in_a_pass = self.patches, self.is_ahead, self.in_a_pass
         return other
 
 # %% ../nbs/20_dataloaders.ipynb #f3417282
@@ -284,5 +288,6 @@ def dataloaders(
     items = _items(train, valid, steps*plan.batch_size)
     dls = datablock(patches, PatchLoader).dataloaders(items, bs=plan.batch_size, num_workers=workers, device=device)
     for dl in dls.loaders: dl.patches, dl.is_ahead = patches, not (is_held or workers) # processes read ahead anyway
+    dls.train.in_a_pass = len(train)
     dls.cases = train, valid
     return dls

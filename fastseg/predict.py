@@ -215,13 +215,14 @@ def _cases_of(
 
 # %% ../nbs/25_predict.ipynb #3ed09afd
 def _runs_in(
-    folder: Path, # of a run, or with fold0, fold1, … in it
+    folder: Path, # of a run, or with fold0, fold1, … or member0, member1, … in it
 ) -> list: # of Run
-    "The run of a folder, or the five folds that lie in it"
-    folds = sorted(o.parent for o in folder.glob('fold[0-4]/run.json'))
-    if folds and not (folder/'scores.json').exists(): # which is written last
-        raise FastsegError(f'folds in {folder} that are not all trained', 'five', 'give the same command again')
-    return [Run.load(o) for o in folds or [folder]]
+    "The run of a folder, or the folds or members that lie in it"
+    parts = sorted(o.parent for kind in ('fold[0-4]', 'member*') for o in folder.glob(f'{kind}/run.json'))
+    if parts and not (folder/'scores.json').exists(): # which is written last
+        found = f'{len(parts)} runs in {folder} that are not all trained'
+        raise FastsegError(found, 'all of them', 'give the same command again')
+    return [Run.load(o) for o in parts or [folder]]
 
 def _runs_of(
     run, # a Run or its folder, or a list of these
