@@ -187,6 +187,7 @@ def _plan_for_all(task, terms, path, wishes):
     if path.exists(): return Plan.load(path)
     return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
 
+# %% ../nbs/33_baseline.ipynb #me000015
 def _train_each(task, each, out, plan, wishes, processes) -> list: # of Run
     "Runs of one plan, each with its terms and folder; labels that are in one piece are so in all"
     runs = [_train_part(task, *one, plan, wishes, processes) for one in each]
@@ -241,6 +242,7 @@ def train_members(
     say(f'{members} networks together: {scores.summary()}')
     return scores
 
+# %% ../nbs/33_baseline.ipynb #me000014
 def _member_folders(out, members) -> list: # of Path
     "A folder for each network, inside one that holds nothing else"
     folders = [out/f'member{k}' for k in range(members)]
