@@ -162,11 +162,9 @@ def train_folds(
     require_clean(task)
     terms = with_budget(terms, task)
     out = Path(out) if out else models_path()/task.folder_name/f'five_folds_seed{terms.seed}'
-    folders = _fold_folders(task, out)
-    wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan = undecided(plan or _plan_for_all(task, terms, out/'plan.json', wishes))
-    each = [(replace(terms, fold=k), folder) for k, folder in enumerate(folders)]
-    return _pooled(_train_each(task, each, out, plan, wishes, processes), out/'scores.json')
+    folds = range(min(5, len({o.who for o in task.train})))
+    each = {f'fold{k}': replace(terms, fold=k) for k in folds}
+    return _pooled(_train_each(task, each, out, plan, spacing, memory, processes), out/'scores.json')
 
 # %% ../nbs/33_baseline.ipynb #07cd32b7
 def _pooled(runs, path):
@@ -176,21 +174,18 @@ def _pooled(runs, path):
     say(f'all five folds: {scores.summary()}')
     return scores
 
-def _fold_folders(task, out) -> list: # of Path
-    "A folder for each fold, inside one that holds nothing else"
-    folders = [out/f'fold{fold}' for fold in range(min(5, len({o.who for o in task.train})))]
-    require_free(out, ('plan.json', 'scores.json', *(folder.name for folder in folders)))
-    return folders
-
 def _plan_for_all(task, terms, path, wishes):
     "The plan that an earlier start has kept, or a new one"
     if path.exists(): return Plan.load(path)
     return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
 
 # %% ../nbs/33_baseline.ipynb #me000015
-def _train_each(task, each, out, plan, wishes, processes) -> list: # of Run
-    "Runs of one plan, each with its terms and folder; labels that are in one piece are so in all"
-    runs = [_train_part(task, *one, plan, wishes, processes) for one in each]
+def _train_each(task, each, out, plan, spacing, memory, processes, known=()) -> list: # of Run
+    "Runs of one plan, by name and terms, in a folder that holds nothing else; labels in one piece are so in all"
+    require_free(out, ('plan.json', 'scores.json', *known, *each))
+    wishes = {} if plan else dict(spacing=spacing, memory=memory)
+    plan = undecided(plan or _plan_for_all(task, next(iter(each.values())), out/'plan.json', wishes))
+    runs = [_train_part(task, terms, out/name, plan, wishes, processes) for name, terms in each.items()]
     (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
     for run in keep_largest(runs, task): _report(run, task) # once more
     return [Run.load(run.folder) for run in runs]
@@ -234,17 +229,9 @@ def train_members(
     share = _share_of(with_budget(terms, task), members)
     name = f'{members}_members_fold{terms.fold}_seed{terms.seed}'
     out = Path(out) if out else models_path()/task.folder_name/name
-    folders = _member_folders(out, members)
-    wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan = undecided(plan or _plan_for_all(task, share, out/'plan.json', wishes))
-    each = [(replace(share, seed=terms.seed + k), folder) for k, folder in enumerate(folders)]
-    scores = score_together(_train_each(task, each, out, plan, wishes, processes), task, out, device=terms.device)
+    each = {f'member{k}': replace(share, seed=terms.seed + k) for k in range(members)}
+    known = 'predictions', 'predictions.csv'
+    runs = _train_each(task, each, out, plan, spacing, memory, processes, known)
+    scores = score_together(runs, task, out, device=terms.device)
     say(f'{members} networks together: {scores.summary()}')
     return scores
-
-# %% ../nbs/33_baseline.ipynb #me000014
-def _member_folders(out, members) -> list: # of Path
-    "A folder for each network, inside one that holds nothing else"
-    folders = [out/f'member{k}' for k in range(members)]
-    require_free(out, ('plan.json', 'scores.json', 'predictions', 'predictions.csv', *(o.name for o in folders)))
-    return folders

@@ -108,7 +108,8 @@ class PatientLearner(Learner):
                 self.one_batch(i, batch)
                 if self.epoch_over: break
                 start = time.perf_counter()
-        finally: self.recorder.losses = [loss.cpu() for loss in self.recorder.losses] # so that they can be drawn
+        finally:
+            if self.training: self.recorder.losses = [loss.cpu() for loss in self.recorder.losses] # to be drawn
     def _do_one_batch(self):
         while True:
             try:

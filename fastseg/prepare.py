@@ -208,16 +208,15 @@ class Prepared:
     def __init__(self, path): self.path, self.held = Path(path), {}
     def __getstate__(self): return dict(path=self.path, held={}) # a new process reads the file again
     def hold(self, device='cpu'): # reads everything, once
-        with self._open() as file: held = {name: file.get_tensor(name) for name in file.keys()}
-        held['places'], copied = held['places'].numpy().copy(), held.keys() - {'places'} # no views of the file
-        self.held = held | {name: held[name].to(device, copy=True) for name in copied}
+        with self._open() as file: views = {name: file.get_tensor(name) for name in file.keys()}
+        self.held = {o: views[o].to('cpu' if o == 'places' else device, copy=True) for o in views} # no views any more
     def _open(self): return safe_open(self.path, 'pt')
     @property
     def notes(self):
         with self._open() as file: return file.metadata()
     @property
     def places(self): # int16 rows (class, x, y, z), an array
-        if self.held: return self.held['places']
+        if self.held: return self.held['places'].numpy()
         with self._open() as file: return file.get_tensor('places').numpy()
     @property
     def shape(self): # voxels of the working grid
@@ -239,18 +238,17 @@ def read_window(
     "Cuts a window out of an array, also where it reaches beyond"
     first = np.maximum(start, 0)
     last = np.minimum(np.add(start, size), shape[1:])
-    is_outside = (last <= first).any()
-    inside = array[:, :1, :1, :1] if is_outside else array[(slice(None), *map(slice, first.tolist(), last.tolist()))]
-    if inside.shape[1:] == tuple(size) and not is_outside: return inside
-    out = _zeros(inside, (shape[0], *map(int, size)))
-    if is_outside: return out
+    if (last <= first).any(): return _zeros(array[:, :1, :1, :1], (shape[0], *size))
+    inside = array[(slice(None), *map(slice, first.tolist(), last.tolist()))]
+    if inside.shape[1:] == tuple(size): return inside
+    out = _zeros(inside, (shape[0], *size))
     to = map(slice, (first - start).tolist(), (last - start).tolist())
     out[(slice(None), *to)] = inside
     return out
 
 def _zeros(like, shape):
     "Of the same kind, on the same device"
-    return like.new_zeros(shape) if isinstance(like, torch.Tensor) else np.zeros(shape, like.dtype)
+    return like.new_zeros([*map(int, shape)]) if isinstance(like, torch.Tensor) else np.zeros(shape, like.dtype)
 
 # %% ../nbs/19_prepare.ipynb #5fb1a849
 _CODE = [prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize,
