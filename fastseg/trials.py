@@ -15,7 +15,7 @@ from random import Random
 from .settings import FastsegError, import_extra, mark, models_path, quiet, say
 from .task import Task, stamp
 from .check import duplicates
-from .dataset import require_room, split
+from .dataset import require_room, size_text, split
 from .question import load_scores, mean_text
 from .plan import Plan, plan_of
 from .dataloaders import fork_readers
@@ -308,7 +308,7 @@ def require_disk(
         sizes[name] = sum(4*p.numel() for p in build_model(plan_of(trial.plan)).parameters())
     need = sum(sizes[str(trial.plan['network'])] for trial in todo) + workers*3*max(sizes.values(), default=0)
     models_path().mkdir(parents=True, exist_ok=True)
-    say(f'{len(todo)} runs need {need/1e9:.2f} GB on the disk')
+    say(f'{len(todo)} runs need {size_text(need)} on the disk')
     require_room(models_path(), need)
 
 # %% ../nbs/34_trials.ipynb #se000002

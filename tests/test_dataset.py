@@ -199,7 +199,7 @@ def test_full_disk_while_unpacking(get, monkeypatch):
 
 def test_no_room_for_it(get, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    refused(get, '0.0 GB free')
+    refused(get, '0.0 kB free')
 
 def test_full_disk_while_fetching(get, monkeypatch):
     from tqdm import tqdm

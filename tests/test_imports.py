@@ -5,7 +5,7 @@ from conftest import ROOT, run
 
 ORDER = ('settings pictures task space shapes anatomy phantom slices show check dataset evaluate question verdict power compare worth '
     'fingerprint plan prepare dataloaders model machine record run predict validate report learner train transfer '
-    'unfreeze together baseline trials study gain_map bench doctor cli all').split()
+    'unfreeze together baseline trials study gain_map bench label doctor cli all').split()
 MODULES = sorted(o for o in (ROOT/'fastseg').glob('*.py') if not o.name.startswith('_'))
 HEAVY = 'torch', 'fastai', 'fastMONAI', 'monai', 'torchio', 'pandas', 'matplotlib'
 

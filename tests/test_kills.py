@@ -1,5 +1,5 @@
-"Killed by the system at any moment, a run and a study go on to the same end; make torture kills hundreds"
-import os, random, shutil, time
+"Killed at any moment, or on a disk that is full, a run and a study go on to the same end; make torture does it hundreds of times"
+import ctypes, os, random, shutil, subprocess, time
 from collections import Counter
 import pytest, torch
 from conftest import _START
@@ -9,12 +9,12 @@ from fastseg.phantom import make_phantom
 from fastseg.plan import Plan, make_plan
 from fastseg.record import Terms
 from fastseg.run import Run
-from fastseg.settings import quiet, read_json
+from fastseg.settings import FastsegError, quiet, read_json
 from fastseg.study import run_study
 from fastseg.task import Task
 from fastseg.trials import SCRATCH, Arm, Design
 
-KILLS = int(os.environ.get('FASTSEG_KILLS', 2)) # of a run, and as many of a study
+KILLS = int(os.environ.get('FASTSEG_KILLS', 2)) # of a run, and as many of a study; and as many full disks of each
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
@@ -91,3 +91,45 @@ def test_the_same_end(action, data, tmp_path):
         shutil.rmtree(place)
     print(dict(kills))
     assert kills.total() >= KILLS/2, f'{kills.total()} kills in {KILLS} runs'
+
+# a full disk: one of its own, in memory, that only the new process sees; so this needs Linux and its administrator
+
+OWN_MOUNTS = 0x20000 # CLONE_NEWNS of sched.h
+
+def mount(*args): subprocess.run(['mount', *args], check=True, capture_output=True)
+
+def on_a_small_disk(action, data, place, kilobytes):
+    "In the new process: the work where there is no room for it, then the same with room; a copy of the disk stays"
+    ctypes.CDLL(None).unshare(OWN_MOUNTS)
+    mount('--make-rprivate', '/')
+    disk = place/'disk'
+    disk.mkdir(parents=True)
+    mount('-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', str(disk))
+    try: work(action, data, disk)
+    except FastsegError as e: (place/'told').write_text(str(e))
+    mount('-o', 'remount,size=1g', str(disk))
+    work(action, data, disk)
+    shutil.copytree(disk, place/'copy')
+
+@pytest.fixture(scope='module')
+def may_mount():
+    try: subprocess.run(['unshare', '-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError): pytest.skip('a disk of its own needs Linux, and its administrator')
+
+@pytest.mark.parametrize('action', [a_run, a_study])
+def test_a_full_disk(action, data, tmp_path, may_mount):
+    seconds_of(action, data, tmp_path/'whole')
+    expected, rng, told = ending(tmp_path/'whole'), random.Random(0), Counter()
+    needed = sum(path.stat().st_size for path in (tmp_path/'whole').rglob('*') if path.is_file())//1024
+    for n in range(KILLS):
+        place = tmp_path/f'{n}'
+        process = _START.Process(target=on_a_small_disk, args=(action, data, place, round(rng.uniform(.05, .95)*needed)))
+        process.start()
+        process.join(300)
+        assert process.exitcode == 0, f'disk {n} ended with {process.exitcode}; told so far: {dict(told)}'
+        assert ending(place/'copy') == expected, f'disk {n} has another end; told so far: {dict(told)}'
+        if (place/'told').exists(): told[(place/'told').read_text().replace(str(place), '')] += 1
+        shutil.rmtree(place)
+    print(dict(told))
+    assert told.total() >= KILLS/2, f'{told.total()} full disks in {KILLS} runs'
+    assert all('No space left' in text or 'free' in text for text in told), told
