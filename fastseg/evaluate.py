@@ -376,6 +376,21 @@ def nan_for_null(row) -> dict: # JSON knows no NaN
     "A row with NaN where a file has null"
     return {k: float('nan') if v is None else v for k, v in row.items()}
 
+# %% ../nbs/11_evaluate.ipynb #m1000008
+def _is_score(value): # NaN where nothing is defined
+    return isinstance(value, (int, float)) and not (value < 0 or value == float('inf'))
+
+def _require_scores(rows, labels, tolerance, not_scored):
+    "Raises `ValueError` unless these can be the values of `Scores`"
+    texts = [row[key] for row in rows for key in ('case', 'name')] + [*labels.values(), *not_scored]
+    numbers = [row[key] for row in rows for key in (*METRICS, 'prediction_ml', 'target_ml')]
+    numbers += [row.get('asd_mm', 0) for row in rows] + [tolerance]
+    are_lists = isinstance(rows, list) and isinstance(not_scored, list) and rows
+    if not are_lists or not all(isinstance(o, str) for o in texts): raise ValueError('rows with a case and a name')
+    if not all(map(_is_score, numbers)): raise ValueError('scores from 0 on')
+    if not all(type(row['label']) is int for row in rows): raise ValueError('whole numbers as labels')
+
+# %% ../nbs/11_evaluate.ipynb #m1000007
 @patch(cls_method=True)
 def read(cls: Scores,
     found, # what a JSON file that `save` wrote holds
@@ -385,6 +400,7 @@ def read(cls: Scores,
     try:
         rows = [nan_for_null(row) for row in found['per_case']]
         labels = {int(k): name for k, name in found['labels'].items()}
+        _require_scores(rows, labels, found['tolerance_mm'], found['not_scored'])
         return cls(rows, labels, found['tolerance_mm'], found['not_scored'])
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         expected = 'a file written by Scores.save'

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
 from .settings import FastsegError, import_extra
-from .pictures import picture_bytes, write_table
+from .pictures import picture_bytes, read_targets, write_table
 from .task import Task
-from .question import read_answers
 
 # %% ../nbs/38_label.ipynb #lb000012
 def _certainty(
@@ -30,29 +29,39 @@ def least_sure(
     answers: dict, # case → row, as from `read_answers`
 ) -> list: # of names
     "In which order to label: what a model doubts most comes first"
-    return sorted(answers, key=lambda name: (_certainty(answers[name]), name))
+    return sorted(answers, key=lambda name: _certainty(answers[name]))
 
 # %% ../nbs/38_label.ipynb #lb000016
+def _require_labels(file, table, classes): # table: as from `read_targets`
+    for name, row in table.items():
+        if set(row) != {'case', 'answer'}:
+            found = f'{file} with the columns {", ".join(row)}'
+            raise FastsegError(found, 'case and answer, and no more', 'choose another file')
+        if row['answer'] not in classes:
+            found = f'{row["answer"]!r} for case {name} in {file}'
+            raise FastsegError(found, f'one of {", ".join(classes)}', 'correct the table')
+
+# %% ../nbs/38_label.ipynb #lb000045
 def read_labels(
     file, # .csv; it need not be there yet
     classes, # names that an answer may have
 ) -> dict: # name of a case → its class, in the order in which they were given
     "What has been labelled so far"
-    if not Path(file).exists(): return {}
-    given = {name: row['answer'] for name, row in read_answers(file).items()}
-    for name, answer in given.items():
-        if answer in classes: continue
-        found = f'{answer!r} for case {name} in {file}'
-        raise FastsegError(found, f'one of {", ".join(classes)}', 'correct the table')
-    return given
+    file = Path(file)
+    if file.suffix != '.csv': raise FastsegError(f'{file}', 'the name of a table, .csv', 'correct the name')
+    if not file.exists(): return {}
+    table = read_targets(file)
+    _require_labels(file, table, classes)
+    return {name: row['answer'] for name, row in table.items()}
 
 def write_labels(
     file, # .csv
     given: dict, # name of a case → its class
-) -> Path:
-    "Writes the table as a whole or not at all"
+):
+    "Writes the table as a whole or not at all; without a label there is no table"
     rows = [dict(case=name, answer=answer) for name, answer in given.items()]
-    return write_table(file, rows, ['case', 'answer'])
+    if rows: write_table(file, rows)
+    else: Path(file).unlink(missing_ok=True)
 
 # %% ../nbs/38_label.ipynb #lb000020
 def _as_png(
@@ -73,67 +82,93 @@ class _Labeller:
         file, # of the table
     ):
         w = import_extra('ipywidgets', 'dev')
-        self.given = read_labels(file, classes)
-        self.left = [case for case in cases if case.name not in self.given]
-        self.done = [] # cases of this sitting
-        store_attr()
+        given = read_labels(file, classes)
+        self.left = [case for case in cases if case.name not in given]
+        self.done, self.bad = [], [] # cases that were labelled here; names of those that cannot be read
+        store_attr('classes, file')
         self.said = w.Label()
         self.picture = w.Image(width=320)
         self.buttons = [w.Button(description=name) for name in classes]
-        for button in self.buttons: button.on_click(self.answer)
-        self.back = w.Button(description='back', icon='undo')
-        self.back.on_click(self.undo)
-        self.box = w.VBox([self.said, self.picture, w.HBox([*self.buttons, self.back])])
-        self.show()
+        self.skip, self.back = w.Button(description='skip'), w.Button(description='back', icon='undo')
+        for button in (*self.buttons, self.skip, self.back): button.on_click(self.press)
+        self.box = w.VBox([self.said, self.picture, w.HBox(self.buttons), w.HBox([self.skip, self.back])])
+        self.show(len(given))
 
 # %% ../nbs/38_label.ipynb #lb000021
 @patch
-def show(self:_Labeller):
-    "The next picture, or that there is none"
-    done = f'{len(self.given)} labelled, {len(self.left)} to go'
-    for button in self.buttons: button.disabled = not self.left
-    self.back.disabled = not self.done
-    self.said.value = f'{self.left[0].name}: {done}' if self.left else done
-    if self.left: self.picture.value = _as_png(self.left[0])
-
-@patch
-def answer(self:_Labeller,
-    button, # the one that was pressed
+def show(self:_Labeller,
+    labelled: int, # how many are in the table
 ):
-    "Keep an answer, and go on"
-    case = self.left[0]
-    write_labels(self.file, {**self.given, case.name: button.description})
-    self.given[case.name] = button.description
-    self.done.append(self.left.pop(0))
-    self.show()
+    "The next picture that can be read, or that there is none"
+    picture = b''
+    while self.left and not picture:
+        try: picture = _as_png(self.left[0])
+        except FastsegError: self.bad.append(self.left.pop(0).name)
+    self.picture.value = picture
+    for button in (*self.buttons, self.skip): button.disabled = not self.left
+    self.back.disabled = not self.done
+    words = [f'{labelled} labelled, {len(self.left)} to go', *(f'{name} cannot be read' for name in self.bad)]
+    self.said.value = '; '.join(words)
 
 # %% ../nbs/38_label.ipynb #lb000023
 @patch
-def undo(self:_Labeller,
-    button, # the one that was pressed
+def answer(self:_Labeller,
+    name: str, # of a class
 ):
-    "Take the last answer back"
-    case = self.done[-1]
-    given = {name: answer for name, answer in self.given.items() if name != case.name}
+    "Keep an answer, and go on"
+    given = {**read_labels(self.file, self.classes), self.left[0].name: name}
     write_labels(self.file, given)
-    self.given = given
-    self.left.insert(0, self.done.pop())
-    self.show()
+    self.done.append(self.left.pop(0))
+    self.show(len(given))
 
+@patch
+def undo(self:_Labeller):
+    "Take the last answer back"
+    given = read_labels(self.file, self.classes)
+    given.pop(self.done[-1].name, None)
+    write_labels(self.file, given)
+    self.left.insert(0, self.done.pop())
+    self.show(len(given))
+
+# %% ../nbs/38_label.ipynb #lb000043
+@patch
+def press(self:_Labeller,
+    button, # the one that was clicked
+):
+    "What a click does"
+    try:
+        if button is self.back: self.undo()
+        elif button is not self.skip: self.answer(button.description)
+        else:
+            self.left.append(self.left.pop(0))
+            self.show(len(read_labels(self.file, self.classes)))
+    except FastsegError as e: self.said.value = str(e)
+
+def _require_names(names, what):
+    "Raises `FastsegError` unless all can be names of a folder, and each is there once"
+    fit = all(isinstance(name, str) and name.strip('. ') and Path(name).name == name for name in names)
+    if fit and len(set(names)) == len(names): return
+    found = f'{what} {", ".join(map(str, names[:9]))}'
+    raise FastsegError(found, 'different names, each fit for a folder', 'rename one of them')
+
+# %% ../nbs/38_label.ipynb #lb000044
 def label_pictures(
     cases, # of `Case`, in the order in which they are shown; those in the table are left out
-    classes, # names of the classes; add one such as 'unclear' if you need it
+    classes, # names of the classes, two at least
     file, # .csv: the table, written after every click
-): # an ipywidgets box: what is shown, the picture, and the buttons
+): # an ipywidgets box: what there is to say, the picture, a row of classes, a row with skip and back
     "Label pictures with a click each"
-    classes = list(classes)
-    can_be_folders = all(Path(name).name == name for name in classes)
-    if can_be_folders and len(set(classes)) == len(classes) > 1:
-        return _Labeller(list(cases), classes, Path(file)).box
-    expected = 'two different names at least, each fit for a folder'
-    raise FastsegError(f'classes {", ".join(classes)}', expected, 'correct the classes')
+    cases, classes = list(cases), list(classes)
+    _require_names(classes, 'classes')
+    _require_names([case.name for case in cases], 'cases')
+    if len(classes) > 1: return _Labeller(cases, classes, Path(file)).box
+    raise FastsegError(f'classes {", ".join(classes)}', 'two at least', 'name another')
 
 # %% ../nbs/38_label.ipynb #lb000035
+def _copy(case, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder/f'{case.name}{case.image[0].suffix}').write_bytes(picture_bytes(case.image[0]))
+
 def sort_pictures(
     cases, # of `Case`
     given: dict, # name of a case → its class, as from `read_labels`
@@ -143,11 +178,11 @@ def sort_pictures(
     out, labelled = Path(out), [case for case in cases if case.name in given]
     if not labelled: raise FastsegError('no labelled picture among the cases', 'one at least', 'label some first')
     if out.exists(): raise FastsegError(f'{out}, which is there', 'a folder to be made', 'choose another name')
+    _require_names(sorted({given[case.name] for case in labelled}), 'classes')
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix='.sort') as made:
-        for case in labelled:
-            file = Path(made)/out.name/given[case.name]/f'{case.name}{case.image[0].suffix}'
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(picture_bytes(case.image[0]))
-        (Path(made)/out.name).rename(out)
+        new = Path(made)/out.name
+        for case in labelled: _copy(case, new/given[case.name])
+        Task.find(new) # if it is no task, nothing is left behind
+        new.rename(out)
     return Task.find(out)

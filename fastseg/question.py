@@ -109,6 +109,7 @@ class Question:
     decide: Callable|None=None # (mean output of the networks, plan) → answer and more
     answer: Callable=lambda targets: None # targets → what a plan keeps of them
     number: Callable|None=None # case → which entry of an answer has to be a number
+    said: type|tuple=() # what an answer is, in a file
     def named(self, labels): return list(labels.values())[1 if self.has_background else 0:]
 
 # %% ../nbs/12_question.ipynb #qu000022
@@ -143,9 +144,11 @@ QUESTIONS = {question.name: question for question in (
     Question('voxels', tuple(METRICS.values()), 'dice_ce', 'patch_dice', ('unet', 'slabs', 'deeplab'),
         on_grid=True, has_background=True),
     Question('number', _NUMBER, 'huber', 'mae', resizes=False, batch=8, rows=_number_rows, means=_number_means,
-        decide=_decide_number, answer=_scale_of, number=lambda case: 'answer'),
+        decide=_decide_number, answer=_scale_of, number=lambda case: 'answer',
+        said=(int, float)),
     Question('class', _CLASS, 'cross_entropy', 'accuracy', batch=8, rows=_class_rows, means=_class_means,
-        decide=_decide_class, answer=lambda targets: dict(kind='class'), number=lambda case: f'p_{case.target}'))}
+        decide=_decide_class, answer=lambda targets: dict(kind='class'), number=lambda case: f'p_{case.target}',
+        said=str))}
 
 # %% ../nbs/12_question.ipynb #qu000026
 def metrics_in(
@@ -207,6 +210,16 @@ def _told(
     return '\n'.join(lines)
 
 # %% ../nbs/12_question.ipynb #qu000033
+def _scored_rows(found) -> list: # what a JSON file that `Answers.save` wrote holds
+    "Its rows, or a `ValueError` if they cannot be scores"
+    rows, question = list(map(nan_for_null, found['per_case'])), QUESTIONS[found['asks']]
+    for row in rows:
+        if not all(isinstance(row[key], str) for key in ('case', 'name', 'group')): raise ValueError('names')
+        if not all(isinstance(row[key], question.said) for key in ('target', 'answer')): raise ValueError('answers')
+        if not all(isinstance(row[o.name], (int, float)) for o in question.metrics): raise ValueError('scores')
+    if rows: return rows
+    raise ValueError('rows')
+
 def load_scores(
     path, # JSON file written by `Scores.save` or `Answers.save`
 ): # Scores or Answers
@@ -214,8 +227,8 @@ def load_scores(
     found = read_json(path)
     is_answers = isinstance(found, dict) and found.get('schema') == 'fastseg answers 1'
     if not is_answers: return Scores.read(found, path)
-    try: return Answers(list(map(nan_for_null, found['per_case'])), found['asks'])
-    except (KeyError, TypeError, AttributeError) as e:
+    try: return Answers(_scored_rows(found), found['asks'])
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
         expected = 'a file written by Answers.save'
         raise FastsegError(f'{path} without {e}', expected, 'evaluate the answers again') from None
 
@@ -260,6 +273,8 @@ def _numbers(
     "An answer as it is scored"
     try: value = float(row[key])
     except (KeyError, TypeError, ValueError): value = np.nan
+    if key != 'answer' and not isinstance(row['answer'], str):
+        raise FastsegError(f'answer {row["answer"]!r} for case {case.name}', 'the name of a class', 'correct the table')
     if np.isfinite(value) and (key == 'answer' or 0 <= value <= 1): return {**row, key: value}
     expected = 'a number' if key == 'answer' else 'a probability, 0 to 1'
     raise FastsegError(f'case {case.name} without a number as {key}', expected, 'correct the table')

@@ -66,20 +66,23 @@ def _find_settings(
     return next((o for o in files if _read_setting(o, key)), None)
 
 # %% ../nbs/00_settings.ipynb #a8b63440
+def _source_of(key) -> tuple: # folder to begin at, the value, where it stands
+    variable = f'FASTSEG_{key.upper()}'
+    near = _find_settings(key, Path.cwd())
+    if value := os.environ.get(variable): return (near.parent if near else Path.cwd()), value, variable
+    ini = near or _find_settings(key, Path(fastseg.__file__).resolve().parent)
+    if ini: return ini.parent, _read_setting(ini, key), ini
+    found = f'neither the environment variable {variable} nor `{key}` in a settings.ini'
+    raise FastsegError(found, 'one of them to name a folder', f'set {variable} or work inside a clone of fastseg')
+
 def _folder(
     key, # 'data_path', 'models_path' or 'results_path'
 ):
     "The folder that the environment or settings.ini gives for `key`, as an absolute path."
-    variable = f'FASTSEG_{key.upper()}'
-    near = _find_settings(key, Path.cwd())
-    ini = near or _find_settings(key, Path(fastseg.__file__).resolve().parent)
-    value = os.environ.get(variable)
-    if value: start = near.parent if near else Path.cwd()
-    elif ini: start, value = ini.parent, _read_setting(ini, key)
-    else:
-        found = f'neither the environment variable {variable} nor `{key}` in a settings.ini'
-        raise FastsegError(found, 'one of them to name a folder', f'set {variable} or work inside a clone of fastseg')
-    return (start/Path(value).expanduser()).resolve()
+    start, value, where = _source_of(key)
+    try: return (start/Path(value).expanduser()).resolve()
+    except (ValueError, RuntimeError): # a NUL, or the home of nobody
+        raise FastsegError(f'{key} = {value!r} in {where}', 'the path of a folder', 'correct it') from None
 
 # %% ../nbs/00_settings.ipynb #9a1aa2c3
 def data_path():

@@ -1,16 +1,22 @@
 """Whatever a file or a word on the command line holds, it is read, or refused in one line: found, expected, what to do.
 
 `make test` tries a few dozen inputs for each reader, always the same ones; `make torture` tries thousands of new ones."""
-import copy, gzip, json, os
+import copy, gzip, json, os, tarfile
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from fastseg.cli import main
+from fastseg.dataset import from_dicom, make_series
+from fastseg.evaluate import Scores
+from fastseg.label import read_labels
 from fastseg.model import build_model, get_weights
+from fastseg.phantom import make_pictures
+from fastseg.pictures import load_picture, read_targets
 from fastseg.plan import Plan, make_plan
 from fastseg.fingerprint import fingerprint
+from fastseg.question import load_scores, read_answers, score_answers
 from fastseg.record import Record, Terms
 from fastseg.run import Run, begin_run
-from fastseg.settings import FastsegError, quiet, read_json, write_json
+from fastseg.settings import FastsegError, data_path, quiet, read_json, write_json
 from fastseg.study import Study
 from fastseg.task import Task, load_image, load_label
 from fastseg.transfer import load_source
@@ -149,6 +155,92 @@ def test_a_scan(task, tmp_path, read, ending):
         found = read_or_refused(lambda: read(path))
         if found and ending == '.nii.gz': assert np.array_equal(found[0], right) and np.array_equal(found[1], affine)
     spoil()
+
+# pictures, series and tables
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory): return Task.find(make_pictures(tmp_path_factory.mktemp('pictures')/'known', n=2))
+
+def test_a_picture(pictures, tmp_path):
+    path, whole = tmp_path/'a.png', pictures.train[0].image[0].read_bytes()
+    @tried
+    @given(damaged(whole))
+    def spoil(content):
+        path.write_bytes(content)
+        found = read_or_refused(lambda: load_picture(path))
+        if found: assert found[0].ndim == 4 and np.isfinite(found[0]).all()
+    spoil()
+
+def test_an_archive_of_pictures(pictures, tmp_path):
+    path = tmp_path/'a.tar'
+    with tarfile.open(path, 'w') as tar: tar.add(pictures.root, '.')
+    whole = path.read_bytes()
+    @tried
+    @given(damaged(whole))
+    def spoil(content):
+        path.write_bytes(content)
+        found = read_or_refused(lambda: Task.find(path))
+        for case in found.train if found else (): read_or_refused(case.load)
+    spoil()
+
+def test_a_series(tmp_path):
+    folder = make_series(np.arange(4*5*3).reshape(4, 5, 3), tmp_path/'series')
+    path = folder/'0001.dcm'
+    whole = path.read_bytes()
+    @tried
+    @given(damaged(whole))
+    def spoil(content):
+        path.write_bytes(content)
+        read_or_refused(lambda: from_dicom(folder, tmp_path/'out.nii.gz'))
+    spoil()
+
+TABLE = 'case,answer,lv_ml\np1,round,120.5\np2,square,60\n'.encode()
+
+@tried
+@given(content=damaged(TABLE) | st.binary(max_size=60) | st.text(max_size=60).map(lambda o: o.encode('utf-8', 'replace')))
+def test_a_table(tmp_path, content):
+    path = tmp_path/'table.csv'
+    path.write_bytes(content)
+    for read in (read_targets, read_answers, lambda path: read_labels(path, ['round', 'square'])):
+        found = read_or_refused(lambda: read(path))
+        assert found is None or isinstance(found, dict)
+
+@tried
+@given(st.data())
+def test_answers(pictures, tmp_path, data):
+    rows = [dict(case=case.name, answer=case.target, p_round=.5, p_square=.5) for case in pictures.train]
+    path = tmp_path/'answers.json'
+    path.write_text(json.dumps(data.draw(edited(rows))))
+    found = read_or_refused(lambda: score_answers(read_answers(path), pictures))
+    if found: assert found.summary()
+
+@tried
+@given(st.data())
+def test_scores(tmp_path, data):
+    row = dict(case='a', label=1, name='organ', dice=.5, hd95_mm=2., nsd=.5, asd_mm=1., prediction_ml=1., target_ml=1.)
+    Scores([row, dict(row, case='b')], {1: 'organ'}).save(tmp_path/'whole.json')
+    path = tmp_path/'scores.json'
+    path.write_text(json.dumps(data.draw(edited(read_json(tmp_path/'whole.json')))))
+    found = read_or_refused(lambda: load_scores(path))
+    if found: assert found.summary()
+
+@tried
+@given(st.data())
+def test_scored_answers(pictures, tmp_path, data):
+    rows = {case.name: dict(case=case.name, answer=case.target, p_round=.5, p_square=.5) for case in pictures.train}
+    score_answers(rows, pictures).save(tmp_path/'whole.json')
+    path = tmp_path/'scores.json'
+    path.write_text(json.dumps(data.draw(edited(read_json(tmp_path/'whole.json')))))
+    found = read_or_refused(lambda: load_scores(path))
+    if found: assert found.summary()
+
+@tried
+@given(value=st.text(max_size=30) | st.sampled_from(['~no_such_user', '~', 'a\0b', '%(x)s', '[x]']))
+def test_settings_ini(tmp_path, monkeypatch, value):
+    (tmp_path/'settings.ini').write_text(f'[DEFAULT]\ndata_path = {value}\n', encoding='utf-8', errors='replace')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('FASTSEG_DATA_PATH', raising=False)
+    read_or_refused(data_path)
 
 # words
 
