@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'FOUND_DICE', 'dice', 'surface_distances', 'hd95', 'nsd', 'asd', 'score_case', 'Metric', 'Scores',
-           'nan_for_null', 'evaluate', 'separate_pieces', 'count_lesions', 'find_lesions']
+           'nan_for_null', 'is_score', 'evaluate', 'separate_pieces', 'count_lesions', 'find_lesions']
 
 # %% ../nbs/11_evaluate.ipynb #64c4f138
 import numpy as np
@@ -377,17 +377,21 @@ def nan_for_null(row) -> dict: # JSON knows no NaN
     return {k: float('nan') if v is None else v for k, v in row.items()}
 
 # %% ../nbs/11_evaluate.ipynb #m1000008
-def _is_score(value): # NaN where nothing is defined
-    return isinstance(value, (int, float)) and not (value < 0 or value == float('inf'))
+def is_score(
+    value, # of a file
+) -> bool:
+    "Is it a number from 0 on, or NaN where nothing is defined?"
+    return type(value) in (int, float) and (value != value or 0 <= value < 1e300)
 
 def _require_scores(rows, labels, tolerance, not_scored):
     "Raises `ValueError` unless these can be the values of `Scores`"
-    texts = [row[key] for row in rows for key in ('case', 'name')] + [*labels.values(), *not_scored]
+    texts = [row[key] for row in rows for key in ('case', 'name')] + [row.get('group', '') for row in rows]
+    texts += [*labels.values(), *not_scored]
     numbers = [row[key] for row in rows for key in (*METRICS, 'prediction_ml', 'target_ml')]
     numbers += [row.get('asd_mm', 0) for row in rows] + [tolerance]
-    are_lists = isinstance(rows, list) and isinstance(not_scored, list) and rows
-    if not are_lists or not all(isinstance(o, str) for o in texts): raise ValueError('rows with a case and a name')
-    if not all(map(_is_score, numbers)): raise ValueError('scores from 0 on')
+    if not rows or not isinstance(not_scored, list): raise ValueError('rows, and a list of what was not scored')
+    if not all(isinstance(o, str) for o in texts): raise ValueError('texts as names of cases, labels and people')
+    if not all(map(is_score, numbers)): raise ValueError('scores from 0 on')
     if not all(type(row['label']) is int for row in rows): raise ValueError('whole numbers as labels')
 
 # %% ../nbs/11_evaluate.ipynb #m1000007

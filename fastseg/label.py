@@ -10,8 +10,8 @@ import io, tempfile
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
-from .settings import FastsegError, import_extra
-from .pictures import picture_bytes, read_targets, write_table
+from .settings import FastsegError, WriteError, import_extra, write_file
+from .pictures import is_picture, picture_bytes, read_targets, write_table
 from .task import Task
 
 # %% ../nbs/38_label.ipynb #lb000012
@@ -20,7 +20,7 @@ def _certainty(
 ) -> float: # the largest of its probabilities
     "How sure a model is of an answer"
     try: shares = [float(value) for key, value in row.items() if key.startswith('p_')]
-    except (TypeError, ValueError): shares = []
+    except (TypeError, ValueError, OverflowError): shares = []
     if shares and np.isfinite(shares).all(): return max(shares)
     fix = 'predict with a run that was trained on classes'
     raise FastsegError(f'case {row["case"]} without probabilities', 'columns p_NAME with numbers', fix)
@@ -54,6 +54,10 @@ def read_labels(
     _require_labels(file, table, classes)
     return {name: row['answer'] for name, row in table.items()}
 
+def _not_writable(path, e): # an OSError
+    found = f'{path} that cannot be written ({e.strerror})'
+    return WriteError(found, 'a folder with room and the right to write', 'choose another place')
+
 def write_labels(
     file, # .csv
     given: dict, # name of a case → its class
@@ -61,7 +65,9 @@ def write_labels(
     "Writes the table as a whole or not at all; without a label there is no table"
     rows = [dict(case=name, answer=answer) for name, answer in given.items()]
     if rows: write_table(file, rows)
-    else: Path(file).unlink(missing_ok=True)
+    else:
+        try: Path(file).unlink(missing_ok=True)
+        except OSError as e: raise _not_writable(file, e) from None
 
 # %% ../nbs/38_label.ipynb #lb000020
 def _as_png(
@@ -82,8 +88,7 @@ class _Labeller:
         file, # of the table
     ):
         w = import_extra('ipywidgets', 'dev')
-        given = read_labels(file, classes)
-        self.left = [case for case in cases if case.name not in given]
+        self.left = list(cases)
         self.done, self.bad = [], [] # cases that were labelled here; names of those that cannot be read
         store_attr('classes, file')
         self.said = w.Label()
@@ -92,22 +97,22 @@ class _Labeller:
         self.skip, self.back = w.Button(description='skip'), w.Button(description='back', icon='undo')
         for button in (*self.buttons, self.skip, self.back): button.on_click(self.press)
         self.box = w.VBox([self.said, self.picture, w.HBox(self.buttons), w.HBox([self.skip, self.back])])
-        self.show(len(given))
+        self.show(read_labels(file, classes))
 
 # %% ../nbs/38_label.ipynb #lb000021
 @patch
 def show(self:_Labeller,
-    labelled: int, # how many are in the table
+    given: dict, # what is in the table now
 ):
-    "The next picture that can be read, or that there is none"
-    picture = b''
+    "The next picture that can be read and has no label, or that there is none"
+    picture, self.left = b'', [case for case in self.left if case.name not in given]
     while self.left and not picture:
         try: picture = _as_png(self.left[0])
         except FastsegError: self.bad.append(self.left.pop(0).name)
     self.picture.value = picture
     for button in (*self.buttons, self.skip): button.disabled = not self.left
     self.back.disabled = not self.done
-    words = [f'{labelled} labelled, {len(self.left)} to go', *(f'{name} cannot be read' for name in self.bad)]
+    words = [f'{len(given)} labelled, {len(self.left)} to go', *(f'{name} cannot be read' for name in self.bad)]
     self.said.value = '; '.join(words)
 
 # %% ../nbs/38_label.ipynb #lb000023
@@ -119,7 +124,7 @@ def answer(self:_Labeller,
     given = {**read_labels(self.file, self.classes), self.left[0].name: name}
     write_labels(self.file, given)
     self.done.append(self.left.pop(0))
-    self.show(len(given))
+    self.show(given)
 
 @patch
 def undo(self:_Labeller):
@@ -128,7 +133,7 @@ def undo(self:_Labeller):
     given.pop(self.done[-1].name, None)
     write_labels(self.file, given)
     self.left.insert(0, self.done.pop())
-    self.show(len(given))
+    self.show(given)
 
 # %% ../nbs/38_label.ipynb #lb000043
 @patch
@@ -140,16 +145,20 @@ def press(self:_Labeller,
         if button is self.back: self.undo()
         elif button is not self.skip: self.answer(button.description)
         else:
+            given = read_labels(self.file, self.classes)
             self.left.append(self.left.pop(0))
-            self.show(len(read_labels(self.file, self.classes)))
+            self.show(given)
     except FastsegError as e: self.said.value = str(e)
+
+def _fits(name) -> bool: # for a folder that `pictures_in` sees, and a column that is read as it was written
+    return isinstance(name, str) and name == name.strip() != '' and name[0] != '.' and Path(name).name == name
 
 def _require_names(names, what):
     "Raises `FastsegError` unless all can be names of a folder, and each is there once"
-    fit = all(isinstance(name, str) and name.strip('. ') and Path(name).name == name for name in names)
-    if fit and len(set(names)) == len(names): return
-    found = f'{what} {", ".join(map(str, names[:9]))}'
-    raise FastsegError(found, 'different names, each fit for a folder', 'rename one of them')
+    bad = next((name for i, name in enumerate(names) if not _fits(name) or name in names[:i]), None)
+    if bad is None: return
+    found = f'{bad!r} among the {what}, unfit or twice'
+    raise FastsegError(found, 'different names, each fit for a folder', 'rename it')
 
 # %% ../nbs/38_label.ipynb #lb000044
 def label_pictures(
@@ -158,16 +167,24 @@ def label_pictures(
     file, # .csv: the table, written after every click
 ): # an ipywidgets box: what there is to say, the picture, a row of classes, a row with skip and back
     "Label pictures with a click each"
-    cases, classes = list(cases), list(classes)
+    cases, classes = list(cases), [classes] if isinstance(classes, str) else list(classes)
     _require_names(classes, 'classes')
     _require_names([case.name for case in cases], 'cases')
+    scans = [case.name for case in cases if not is_picture(case.image[0])]
+    if scans: raise FastsegError(f'case {scans[0]}, no picture', 'photographs', 'choose other cases')
     if len(classes) > 1: return _Labeller(cases, classes, Path(file)).box
-    raise FastsegError(f'classes {", ".join(classes)}', 'two at least', 'name another')
+    raise FastsegError(f'classes {", ".join(classes)}', "two at least, as ['round', 'square']", 'name another')
 
 # %% ../nbs/38_label.ipynb #lb000035
-def _copy(case, folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder/f'{case.name}{case.image[0].suffix}').write_bytes(picture_bytes(case.image[0]))
+def _sort_into(out, labelled, given):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.sort') as made:
+        new = Path(made)/out.name
+        for case in labelled:
+            picture = case.image[0]
+            write_file(new/given[case.name]/f'{case.name}{picture.suffix}', picture_bytes(picture))
+        Task.find(new) # if it is no task, nothing is left behind
+        new.rename(out)
 
 def sort_pictures(
     cases, # of `Case`
@@ -178,11 +195,8 @@ def sort_pictures(
     out, labelled = Path(out), [case for case in cases if case.name in given]
     if not labelled: raise FastsegError('no labelled picture among the cases', 'one at least', 'label some first')
     if out.exists(): raise FastsegError(f'{out}, which is there', 'a folder to be made', 'choose another name')
-    _require_names(sorted({given[case.name] for case in labelled}), 'classes')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.sort') as made:
-        new = Path(made)/out.name
-        for case in labelled: _copy(case, new/given[case.name])
-        Task.find(new) # if it is no task, nothing is left behind
-        new.rename(out)
+    _require_names(list(dict.fromkeys(given[case.name] for case in labelled)), 'classes')
+    _require_names([case.name for case in labelled], 'cases')
+    try: _sort_into(out, labelled, given)
+    except OSError as e: raise _not_writable(out, e) from None
     return Task.find(out)

@@ -39,13 +39,17 @@ def _index(
     "Where the files of an archive lie; it is gone through once, and not for every picture"
     try:
         with tarfile.open(archive, 'r:') as tar:
-            return {Path(o.name).as_posix(): (o.offset_data, o.size) for o in tar.getmembers() if o.isfile()}
-    except (tarfile.TarError, EOFError, OSError) as e:
+            files = {Path(o.name).as_posix(): (o.offset_data, o.size) for o in tar.getmembers() if o.isfile()}
+            tar.fileobj.seek(tar.offset) # tarfile ends at the first damage as if it were the end, which is zeros
+            if tar.fileobj.read(512) != bytes(512): raise tarfile.ReadError('no end')
+            return files
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as e:
         found = f'{archive}, not readable as an archive ({type(e).__name__})'
         raise FastsegError(found, 'a whole tar file', 'copy it again') from None
 
 def _files_in(archive): return _index(archive, archive.stat().st_mtime_ns)
 
+# %% ../nbs/01_pictures.ipynb #pi000031
 def pictures_in(
     where, # a picture, a folder or a tar archive
 ) -> list: # of paths, sorted; those of an archive begin with the archive's
@@ -81,8 +85,9 @@ def picture_bytes(
     try: return _bytes_of(Path(path))
     except (FileNotFoundError, KeyError):
         raise FastsegError(f'no file {path}', 'a picture', 'correct the name') from None
-    except OSError as e:
-        raise FastsegError(f'{path}, not readable ({type(e).__name__})', 'a file', 'look at its rights') from None
+    except (OSError, ValueError, OverflowError, MemoryError) as e:
+        fix = 'look at its name and its rights'
+        raise FastsegError(f'{path}, not readable ({type(e).__name__})', 'a file', fix) from None
 
 # %% ../nbs/01_pictures.ipynb #pi0000a4
 def _pixels(picture): # float32 [H,W,3], 0 to 255

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from .settings import FastsegError, read_json, write_json
 from .pictures import unit_of, write_table
-from .evaluate import METRICS, Metric, Scores, nan_for_null
+from .evaluate import METRICS, Metric, Scores, is_score, nan_for_null
 
 # %% ../nbs/12_question.ipynb #qu000009
 def _log_loss(
@@ -212,11 +212,13 @@ def _told(
 # %% ../nbs/12_question.ipynb #qu000033
 def _scored_rows(found) -> list: # what a JSON file that `Answers.save` wrote holds
     "Its rows, or a `ValueError` if they cannot be scores"
-    rows, question = list(map(nan_for_null, found['per_case'])), QUESTIONS[found['asks']]
+    rows = list(map(nan_for_null, found['per_case']))
+    if found['asks'] not in QUESTIONS: raise ValueError('a question that is known')
+    question = QUESTIONS[found['asks']]
     for row in rows:
         if not all(isinstance(row[key], str) for key in ('case', 'name', 'group')): raise ValueError('names')
         if not all(isinstance(row[key], question.said) for key in ('target', 'answer')): raise ValueError('answers')
-        if not all(isinstance(row[o.name], (int, float)) for o in question.metrics): raise ValueError('scores')
+        if not all(is_score(row[o.name]) for o in question.metrics): raise ValueError('scores from 0 on')
     if rows: return rows
     raise ValueError('rows')
 
@@ -261,7 +263,7 @@ def read_answers(
         rows = json.loads(text) if Path(path).suffix == '.json' else list(csv.DictReader(io.StringIO(text)))
         return {row['case']: dict(row, answer=row['answer']) for row in rows}
     except OSError: raise FastsegError(f'no file {path}', 'a table of answers', 'correct the name') from None
-    except (ValueError, KeyError, TypeError, csv.Error):
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error):
         raise FastsegError(f'{path} without "case" and "answer"', 'a row per case', fix) from None
 
 # %% ../nbs/12_question.ipynb #qu000040
@@ -272,9 +274,10 @@ def _numbers(
 ) -> dict: # the same with a number
     "An answer as it is scored"
     try: value = float(row[key])
-    except (KeyError, TypeError, ValueError): value = np.nan
-    if key != 'answer' and not isinstance(row['answer'], str):
-        raise FastsegError(f'answer {row["answer"]!r} for case {case.name}', 'the name of a class', 'correct the table')
+    except (KeyError, TypeError, ValueError, OverflowError): value = np.nan
+    if key != 'answer' and not isinstance(row.get('answer'), str):
+        found = f'answer {row.get("answer")!r} for case {case.name}'
+        raise FastsegError(found, 'the name of a class', 'correct the table')
     if np.isfinite(value) and (key == 'answer' or 0 <= value <= 1): return {**row, key: value}
     expected = 'a number' if key == 'answer' else 'a probability, 0 to 1'
     raise FastsegError(f'case {case.name} without a number as {key}', expected, 'correct the table')

@@ -180,7 +180,9 @@ def test_an_archive_of_pictures(pictures, tmp_path):
     def spoil(content):
         path.write_bytes(content)
         found = read_or_refused(lambda: Task.find(path))
-        for case in found.train if found else (): read_or_refused(case.load)
+        if not found: return
+        assert len(found.train) == len(pictures.train) # a shorter archive is a damaged one
+        for case in found.train: read_or_refused(case.load)
     spoil()
 
 def test_a_series(tmp_path):
@@ -194,16 +196,16 @@ def test_a_series(tmp_path):
         read_or_refused(lambda: from_dicom(folder, tmp_path/'out.nii.gz'))
     spoil()
 
-TABLE = 'case,answer,lv_ml\np1,round,120.5\np2,square,60\n'.encode()
+TABLE = 'case,answer\np1,round\np2,square\n'.encode()
 
 @tried
-@given(content=damaged(TABLE) | st.binary(max_size=60) | st.text(max_size=60).map(lambda o: o.encode('utf-8', 'replace')))
+@given(content=damaged(TABLE) | st.binary(max_size=60))
 def test_a_table(tmp_path, content):
     path = tmp_path/'table.csv'
     path.write_bytes(content)
-    for read in (read_targets, read_answers, lambda path: read_labels(path, ['round', 'square'])):
-        found = read_or_refused(lambda: read(path))
-        assert found is None or isinstance(found, dict)
+    for read in (read_targets, read_answers): read_or_refused(lambda: read(path))
+    given = read_or_refused(lambda: read_labels(path, ['round', 'square']))
+    assert set((given or {}).values()) <= {'round', 'square'}
 
 @tried
 @given(st.data())

@@ -1,5 +1,5 @@
-"Killed at any moment, or on a disk that is full, a run and a study go on to the same end; make torture does it hundreds of times"
-import ctypes, os, random, shutil, subprocess, time
+"Killed at any moment, or on a full disk, a run and a study go on to the same end; make torture does it hundreds of times"
+import ctypes, os, random, re, shutil, subprocess, time
 from collections import Counter
 import pytest, torch
 from conftest import _START
@@ -100,7 +100,8 @@ def mount(*args): subprocess.run(['mount', *args], check=True, capture_output=Tr
 
 def on_a_small_disk(action, data, place, kilobytes):
     "In the new process: the work where there is no room for it, then the same with room; a copy of the disk stays"
-    ctypes.CDLL(None).unshare(OWN_MOUNTS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(OWN_MOUNTS): raise OSError(ctypes.get_errno(), 'no mounts of its own')
     mount('--make-rprivate', '/')
     disk = place/'disk'
     disk.mkdir(parents=True)
@@ -121,15 +122,17 @@ def test_a_full_disk(action, data, tmp_path, may_mount):
     seconds_of(action, data, tmp_path/'whole')
     expected, rng, told = ending(tmp_path/'whole'), random.Random(0), Counter()
     needed = sum(path.stat().st_size for path in (tmp_path/'whole').rglob('*') if path.is_file())//1024
+    assert expected
     for n in range(KILLS):
-        place = tmp_path/f'{n}'
-        process = _START.Process(target=on_a_small_disk, args=(action, data, place, round(rng.uniform(.05, .95)*needed)))
+        place, share = tmp_path/f'{n}', .05 + .9*(n + rng.random())/KILLS # from hardly anything to nearly enough
+        process = _START.Process(target=on_a_small_disk, args=(action, data, place, round(share*needed)))
         process.start()
         process.join(300)
+        if process.is_alive(): process.kill()
         assert process.exitcode == 0, f'disk {n} ended with {process.exitcode}; told so far: {dict(told)}'
         assert ending(place/'copy') == expected, f'disk {n} has another end; told so far: {dict(told)}'
         if (place/'told').exists(): told[(place/'told').read_text().replace(str(place), '')] += 1
         shutil.rmtree(place)
     print(dict(told))
     assert told.total() >= KILLS/2, f'{told.total()} full disks in {KILLS} runs'
-    assert all('No space left' in text or 'free' in text for text in told), told
+    assert all('No space left' in o or re.match(r'found [\d.]+ [kMG]B free in ', o) for o in told), told
