@@ -233,7 +233,7 @@ def _fetch(
         why = _why_not_whole(url, part)
         if why is None: return
         if _size(part) > before: continue
-        kept = f', it goes on at {before/1e6:.1f} MB' if before else ''
+        kept = f', it goes on at {size_text(before)}' if before else ''
         fix = f'connect and run it again{kept}; without a network make phantoms with make_phantom'
         raise FastsegError(f'no way to {url} ({why})', 'a network and that file', fix)
 
