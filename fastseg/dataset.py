@@ -7,7 +7,8 @@ __all__ = ['kfold', 'split_groups', 'by_case', 'split', 'take_labels', 'case_tab
            'require_room', 'download', 'is_dicom', 'from_dicom', 'make_series', 'to_dicom_seg']
 
 # %% ../nbs/10_dataset.ipynb #608e7750
-import errno, gzip, hashlib, shutil, tarfile, tempfile, warnings
+import errno, gzip, hashlib, locale, shutil, tarfile, tempfile, warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -347,7 +348,15 @@ def _get(
         fix = 'free some space or choose another folder, then run it again: what has come is kept'
         raise FastsegError(found, 'a folder with room and the right to write', fix) from None
 
+# %% ../nbs/10_dataset.ipynb #i2000018
+@contextmanager
+def _same_locale():
+    before = locale.setlocale(locale.LC_ALL)
+    try: yield
+    finally: locale.setlocale(locale.LC_ALL, before)
+
 # %% ../nbs/10_dataset.ipynb #i2000002
+@_same_locale()
 def _series_ids(folder):
     "Names of the DICOM series in a folder"
     import SimpleITK as sitk
@@ -381,6 +390,7 @@ def _series_reader(folder):
     reader.MetaDataDictionaryArrayUpdateOn()
     return reader
 
+@_same_locale()
 def _read_series(
     folder, # with the slices of one series
 ): # SimpleITK image
@@ -419,6 +429,7 @@ def _tags_of(
     return shared | own
 
 # %% ../nbs/10_dataset.ipynb #i2000005
+@_same_locale()
 def make_series(
     array, # [W,H,D], whole numbers or what can be rounded to them
     folder, # to be made
