@@ -115,7 +115,7 @@ def test_nobody_is_on_both_sides(volumes):
         train, valid = split_groups(task.train, fold)
         assert not {who[o] for o in train} & {who[o] for o in valid} and len(train) + len(valid) == 10
 
-def test_nobody_is_blocked_for_a_name(home, capsys):
+def test_nobody_is_blocked_for_a_name(volumes, home, capsys):
     "In nnU-Net's layout a test file may have the name of a training file: nobody has said that it is one person."
     root = shutil.copytree(Task.from_folder(home/'data'/'Task04_Hippocampus').root, home/'same')
     meta = json.loads((root/'dataset.json').read_text())
