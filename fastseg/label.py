@@ -10,7 +10,7 @@ import io, tempfile
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
-from .settings import FastsegError, WriteError, import_extra, write_file
+from .settings import FastsegError, import_extra, write_file, writing
 from .pictures import is_picture, picture_bytes, read_targets, write_table
 from .task import Task
 
@@ -54,10 +54,6 @@ def read_labels(
     _require_labels(file, table, classes)
     return {name: row['answer'] for name, row in table.items()}
 
-def _not_writable(path, e): # an OSError
-    found = f'{path} that cannot be written ({e.strerror})'
-    return WriteError(found, 'a folder with room and the right to write', 'choose another place')
-
 def write_labels(
     file, # .csv
     given: dict, # name of a case → its class
@@ -66,8 +62,7 @@ def write_labels(
     rows = [dict(case=name, answer=answer) for name, answer in given.items()]
     if rows: write_table(file, rows)
     else:
-        try: Path(file).unlink(missing_ok=True)
-        except OSError as e: raise _not_writable(file, e) from None
+        with writing(file): Path(file).unlink(missing_ok=True)
 
 # %% ../nbs/38_label.ipynb #lb000020
 def _as_png(
@@ -197,6 +192,5 @@ def sort_pictures(
     if out.exists(): raise FastsegError(f'{out}, which is there', 'a folder to be made', 'choose another name')
     _require_names(list(dict.fromkeys(given[case.name] for case in labelled)), 'classes')
     _require_names([case.name for case in labelled], 'cases')
-    try: _sort_into(out, labelled, given)
-    except OSError as e: raise _not_writable(out, e) from None
+    with writing(out): _sort_into(out, labelled, given)
     return Task.find(out)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'data_path', 'models_path', 'results_path', 'Profile',
-           'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'write_file', 'plain',
+           'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'writing', 'write_file', 'plain',
            'write_json', 'read_json', 'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
@@ -175,6 +175,17 @@ def _free_on_card(device):
     return cuda.mem_get_info(device)[0] + cuda.memory_reserved(device) - cuda.memory_allocated(device)
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
+@contextmanager
+def writing(
+    path, # what is written, or removed
+):
+    "What the disk refuses in a block, told in three parts"
+    try: yield
+    except OSError as e:
+        raise WriteError(f'{path} that cannot be written ({e.strerror})', 'a folder with room and the right to write',
+            'free some space or choose another folder') from e
+
+# %% ../nbs/00_settings.ipynb #55a8c06f
 def write_file(
     path,  # file to write; folders above it are made
     write, # bytes, or a function that writes into the open binary file it is given
@@ -183,16 +194,14 @@ def write_file(
     path = Path(path)
     temp = path.with_name(f'.{path.name}.{os.urandom(4).hex()}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open('wb') as file:
-            if callable(write): write(file)
-            else: file.write(write)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except OSError as e:
-        raise WriteError(f'{path} that cannot be written ({e.strerror})', 'a folder with room and the right to write',
-            'free some space or choose another folder') from e
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temp.open('wb') as file:
+                if callable(write): write(file)
+                else: file.write(write)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
     finally:
         if temp.exists(): temp.unlink()
     return path

@@ -161,40 +161,37 @@ def test_a_scan(task, tmp_path, read, ending):
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory): return Task.find(make_pictures(tmp_path_factory.mktemp('pictures')/'known', n=2))
 
-def test_a_picture(pictures, tmp_path):
-    path, whole = tmp_path/'a.png', pictures.train[0].image[0].read_bytes()
+def with_each_damage(path, check):
+    "Spoils a file that is whole, again and again, and checks what is read then"
+    whole = path.read_bytes()
     @tried
     @given(damaged(whole))
     def spoil(content):
         path.write_bytes(content)
+        check()
+    spoil()
+
+def test_a_picture(pictures, tmp_path):
+    path = tmp_path/'a.png'
+    path.write_bytes(pictures.train[0].image[0].read_bytes())
+    def check():
         found = read_or_refused(lambda: load_picture(path))
         if found: assert found[0].ndim == 4 and np.isfinite(found[0]).all()
-    spoil()
+    with_each_damage(path, check)
 
 def test_an_archive_of_pictures(pictures, tmp_path):
     path = tmp_path/'a.tar'
     with tarfile.open(path, 'w') as tar: tar.add(pictures.root, '.')
-    whole = path.read_bytes()
-    @tried
-    @given(damaged(whole))
-    def spoil(content):
-        path.write_bytes(content)
+    def check():
         found = read_or_refused(lambda: Task.find(path))
         if not found: return
         assert len(found.train) == len(pictures.train) # a shorter archive is a damaged one
         for case in found.train: read_or_refused(case.load)
-    spoil()
+    with_each_damage(path, check)
 
 def test_a_series(tmp_path):
     folder = make_series(np.arange(4*5*3).reshape(4, 5, 3), tmp_path/'series')
-    path = folder/'0001.dcm'
-    whole = path.read_bytes()
-    @tried
-    @given(damaged(whole))
-    def spoil(content):
-        path.write_bytes(content)
-        read_or_refused(lambda: from_dicom(folder, tmp_path/'out.nii.gz'))
-    spoil()
+    with_each_damage(folder/'0001.dcm', lambda: read_or_refused(lambda: from_dicom(folder, tmp_path/'out.nii.gz')))
 
 TABLE = 'case,answer\np1,round\np2,square\n'.encode()
 
