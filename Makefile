@@ -22,9 +22,9 @@ demo: $(READY) ## train, predict, score and transfer on phantoms, no network and
 test: $(READY) ## run every test (make test ARGS='-k settings' for some)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-torture: $(READY) ## read thousands of damaged files and senseless words, kill hundreds of runs (N=500 KILLS=20 for fewer)
+torture: $(READY) ## read thousands of damaged files, try senseless words and calls, kill hundreds of runs (N=500 KILLS=20 for fewer)
 	@OMP_NUM_THREADS=1 FASTSEG_TORTURE=$(or $(N),2000) FASTSEG_KILLS=$(or $(KILLS),100) \
-	  $(BIN)/python -m pytest tests/test_damage.py tests/test_kills.py -n auto --dist worksteal
+	  $(BIN)/python -m pytest tests/test_damage.py tests/test_verbs.py tests/test_kills.py -n auto --dist worksteal
 
 lab: $(READY) ## open Jupyter on the notebooks
 	@$(BIN)/jupyter lab

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
 from fastai.data.core import DataLoaders
-from .settings import FastsegError, plain, quiet, results_path, say, write_json
+from .settings import FastsegError, plain, quiet, read_json, require_own, results_path, say, write_json
 from .task import Task
 from .check import require_clean
 from .evaluate import score_case
@@ -484,6 +484,12 @@ def _require_sensible(task, seconds, reach):
     for long in seconds: Terms(minutes=long/60)
     if reach and not 0 < reach <= 1: raise FastsegError(f'a Dice of {reach}', 'one from 0 to 1', 'correct --reach')
 
+def _read_bench(path):
+    "What `bench` has kept"
+    found = read_json(path)
+    if isinstance(found, dict) and 'start_up' in found: return found
+    raise FastsegError(f'{path} without start_up', 'a file of `fastseg bench`', 'measure again')
+
 # %% ../nbs/37_bench.ipynb #88e6b122
 def bench(
     task, # Task, or its number, name or folder
@@ -500,6 +506,7 @@ def bench(
     "How fast fastseg is on this machine, beside two plain ways to train"
     task, device = Task.find(task), str(device_of(device))
     _require_sensible(task, seconds, reach)
+    if out: require_own(out, _read_bench)
     found = dict(task=task.folder_name, device=device, environment=environment(), start_up=start_up(repeats))
     for name, long in found['start_up'].items(): say(f'import {name}: {long:.1f} s')
     found |= _speeds(task, max(seconds)/60, steps, repeats, device)

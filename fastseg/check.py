@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from .settings import FastsegError, bar, data_path, is_quiet, mark, read_json, results_path, write_json
 from .space import orientation_of
-from .pictures import archive_of, is_picture, load_picture
+from .pictures import archive_of, files_below, is_picture, load_picture
 from .task import Case, Task, case_name, place_and_column, stamp, whole_file
 
 # %% ../nbs/09_check.ipynb #e478d6cd
@@ -472,7 +472,7 @@ def _surplus_rule(
     "Files in the folder that belong to no case"
     known = {o.file for r in records for o in r.scans}
     cases = {o.name for o in records}
-    for path in sorted(o for o in task.root.rglob('*') if o.is_file()):
+    for path in sorted(files_below(task.root, hidden=True)):
         file = path.relative_to(task.root).as_posix()
         if path.name.startswith('._'): yield _finding('._ file', file, 'a leftover of macOS', 'scans and labels only')
         elif path.name.startswith('.') or file in known: continue

@@ -8,7 +8,7 @@ __all__ = ['VERBS', 'main']
 # %% ../nbs/40_cli.ipynb #a4c9f5d2
 import argparse, contextlib, math, os, re, sys
 from pathlib import Path
-from .settings import FastsegError, quiet
+from .settings import FastsegError, quiet, require_own
 
 # %% ../nbs/40_cli.ipynb #ff00422c
 def _tasks(words):
@@ -41,7 +41,9 @@ def _check(words):
 def _plan(words):
     "Prints a plan with its reasons"
     from fastseg.baseline import plan_baseline
+    from fastseg.plan import Plan
     from fastseg.task import Task
+    if words.out: require_own(words.out, Plan.load)
     task = Task.find(words.task)
     plan = plan_baseline(task, words.minutes, device=words.device, spacing=words.spacing, memory=words.memory)
     print(plan.explain())
@@ -101,8 +103,9 @@ def _score_labels(words):
 
 def _score_table(words):
     "Scores of a table of answers, against a task that asks for them"
-    from fastseg.question import read_answers, score_answers
+    from fastseg.question import load_scores, read_answers, score_answers
     from fastseg.task import Task
+    if words.out: require_own(words.out, load_scores)
     scores = score_answers(read_answers(words.predictions), Task.find(words.labels), words.cases)
     if words.out: scores.save(words.out)
     return scores
@@ -213,7 +216,8 @@ _TRANSFER = [
     _word('source', 'Folder of a finished run, or a checkpoint (.safetensors, .pt).', metavar='SOURCE_RUN'),
     _word('target', 'Task as for `fastseg baseline`.', metavar='TARGET'),
     _word('--schedule', 'Order of unfreezing: progressive, progressive_restarts, encoder_first, all_at_once, '
-        'head_only, frozen_encoder or linear_probe_then_all.', default='progressive', metavar='NAME'),
+        'slow_encoder, near_source, head_only, frozen_encoder or linear_probe_then_all.', default='progressive',
+        metavar='NAME'),
     _word('--labels', 'Use only N labelled cases of the target; all if not given.', type=_count, metavar='N'),
     _word('--test', 'Keep N cases apart, to be scored by every run; half of them if not given.', type=_count,
         metavar='N'),
@@ -305,7 +309,9 @@ VERBS = dict(
 # %% ../nbs/40_cli.ipynb #5d845737
 class _Parser(argparse.ArgumentParser):
     "argparse that explains itself in one line"
-    def error(self, message): self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
+    def error(self, message):
+        line = ' '.join(message.split()) # a word of the command may hold a line break
+        self.exit(2, f'{self.prog}: {line}; see {self.prog} --help\n')
 
 def _parser():
     "The table of verbs as argparse wants it"

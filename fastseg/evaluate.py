@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
 from fastcore.basics import patch
-from .settings import FastsegError, read_json, write_json
+from .settings import FastsegError, read_json, require_own, write_json
 from .space import spacing_of
 from .task import case_name, label_names, label_numbers, load_label
 
@@ -549,6 +549,7 @@ def evaluate(
 ) -> Scores:
     "Score whole cases on the scan's own grid, matched by file name; any mismatch is an error, none is skipped"
     pairs, labels, not_scored = _matched(predictions, targets, labels, cases)
+    if out is not None: require_own(out, Scores.load)
     rows = []
     for case, files in pairs.items(): rows += _score_files(case, *files, labels, tolerance)
     scores = Scores(rows, labels, tolerance, not_scored=not_scored)

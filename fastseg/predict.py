@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, write_file, write_json
+from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, require_own, write_file, write_json
 from .task import Case, Task, case_name, load_image, load_label, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
-from .pictures import archive_of, is_picture, picture_name, pictures_in
+from .pictures import archive_of, files_below, is_picture, picture_name, pictures_in
 from .evaluate import separate_pieces
-from .question import QUESTIONS, require_table, write_answers
+from .question import QUESTIONS, read_answers, require_table, write_answers
 from .plan import Plan
 from .machine import is_out_of_memory
 from .prepare import prepare, read_window, restore, restore_scores
@@ -185,7 +185,7 @@ def scans_in(
 
 def _others_in(where) -> list: # of Case
     "Photographs, if there is nothing else; otherwise the DICOM series, which may have pictures beside them"
-    inside = [o for o in where.rglob('*') if o.is_file() and not o.name.startswith('.')] if where.is_dir() else [where]
+    inside = list(files_below(where)) if where.is_dir() else [where]
     return _photos_in(where) if inside and all(map(is_picture, inside)) else _series_in(where)
 
 def _photos_in(
@@ -261,6 +261,14 @@ def _require_places(
         if (out/f'{case.name}.nii.gz').resolve() not in [o.resolve() for o in case.image]: continue
         found, fix = f'--out {out}, the folder of the scans', 'labels would overwrite the scans'
         raise FastsegError(found, 'another folder', fix)
+    _require_ours(out, by_name)
+
+def _require_ours(out, names):
+    "Labels that are there must be those of an earlier `predict`, which leaves a list of them"
+    there = [name for name in names if (out/f'{name}.nii.gz').exists()]
+    if not there or (out/'predictions.json').is_file(): return
+    found = f'labels of others in {out}, such as {there[0]}.nii.gz'
+    raise FastsegError(found, 'a folder without labels of these names', 'choose another --out')
 
 # %% ../nbs/25_predict.ipynb #d2000015
 def _whole_scan(
@@ -364,6 +372,7 @@ def _predict_answers(
 ) -> Path: # the table
     "Answers scans one after the other; those that cannot be read are told at the end"
     require_table(out)
+    require_own(out, read_answers)
     plan, models = runs[0].plan, [o.model(device) for o in runs]
     rows, failed = [], {}
     _require_once(cases)

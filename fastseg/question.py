@@ -270,16 +270,17 @@ def read_answers(
 def _numbers(
     row: dict, # of `read_answers`: values may be texts
     case, # `Case` with its target
-    key: str, # of what has to be a number
+    question, # `Question` that the case answers
 ) -> dict: # the same with a number
     "An answer as it is scored"
+    key, is_class = question.number(case), question.said is str
     try: value = float(row[key])
     except (KeyError, TypeError, ValueError, OverflowError): value = np.nan
-    if key != 'answer' and not isinstance(row.get('answer'), str):
+    if is_class and not isinstance(row.get('answer'), str):
         found = f'answer {row.get("answer")!r} for case {case.name}'
         raise FastsegError(found, 'the name of a class', 'correct the table')
-    if np.isfinite(value) and (key == 'answer' or 0 <= value <= 1): return {**row, key: value}
-    expected = 'a number' if key == 'answer' else 'a probability, 0 to 1'
+    if np.isfinite(value) and (not is_class or 0 <= value <= 1): return {**row, key: value}
+    expected = 'a probability, 0 to 1' if is_class else 'a number'
     raise FastsegError(f'case {case.name} without a number as {key}', expected, 'correct the table')
 
 def _require_targets(cases, task):
@@ -303,5 +304,5 @@ def score_answers(
         found = f'no answer for {len(lost)} of {len(wanted)} cases ({", ".join(lost[:3])})'
         raise FastsegError(found, 'an answer for every case', 'add it, or name the cases to score')
     question = QUESTIONS[task.asks]
-    given = [_numbers(rows[o.name], o, question.number(o)) for o in wanted]
+    given = [_numbers(rows[o.name], o, question) for o in wanted]
     return Answers(question.rows(given, wanted, task.labels[0]), task.asks)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'data_path', 'models_path', 'results_path', 'Profile',
            'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'writing', 'write_file', 'plain',
-           'write_json', 'read_json', 'mark']
+           'write_json', 'read_json', 'require_own', 'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
 import configparser, hashlib, importlib, inspect, json, math, os, sys
@@ -234,6 +234,18 @@ def read_json(
         raise FastsegError(f'{path} that cannot be opened ({e.strerror})', 'a JSON file', 'check the path') from e
     except (ValueError, RecursionError) as e:
         raise FastsegError(f'{path} that is not JSON ({e})', 'a JSON file', 'make it again or check the path') from e
+
+# %% ../nbs/00_settings.ipynb #ow000002
+def require_own(
+    path, # of a file that is to be written
+    read, # reads such a file, and raises `FastsegError` for others
+):
+    "Raises `FastsegError` if something of another kind is there, which would be lost"
+    if not Path(path).exists(): return
+    try: read(path)
+    except FastsegError:
+        found = f'{path}, which is there and holds something else'
+        raise FastsegError(found, 'a new name, or a file of the same kind', 'choose another --out') from None
 
 # %% ../nbs/00_settings.ipynb #m0000002
 def mark(

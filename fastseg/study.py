@@ -271,8 +271,8 @@ def _study_folder(task, asked, terms, cluster):
     return results_path()/'studies'/f'{task.folder_name}_{name}'
 
 # %% ../nbs/35_study.ipynb #s2000010
-def _begun(target, arms, question, design, terms, spacing, plan, out, cluster=None) -> tuple: # the study, its trials
-    "A study whose plan is written down, with nothing trained yet or some"
+def _begun(target, arms, question, design, terms, spacing, plan, out, workers=None, cluster=None) -> tuple:
+    "A study whose plan is written down, its first trials and all of them, with nothing trained yet or some"
     task = Task.find(target)
     _require_possible(task, arms, design)
     terms = _study_terms(terms, task)
@@ -284,7 +284,7 @@ def _begun(target, arms, question, design, terms, spacing, plan, out, cluster=No
         study = _begin_study(folder, question, task, asked, terms, _machine(wishes, terms, cluster))
     device = terms.device or study.info['device']
     trials = _trials(study, task, arms, design, device)
-    if is_new: require_disk(trials)
+    if is_new: require_disk(trials, workers or 1)
     return study, _trials(study, task, arms, design.first_look, device), trials
 
 def _machine(wishes, terms, cluster):
@@ -355,7 +355,7 @@ def run_study(
 ) -> Study: # finished, with report.html
     "Trains and scores all arms on equal terms; goes on where an interrupted study stopped"
     _require_arms(arms)
-    study, first, trials = _begun(target, arms, question, design, terms, spacing, plan, out, where.get('cluster'))
+    study, first, trials = _begun(target, arms, question, design, terms, spacing, plan, out, **where)
     run_trials(_pilot(first), **where)
     if foresight := _foresight(trials): say(foresight)
     run_trials(first, **where)
@@ -373,7 +373,7 @@ def plan_study(
     **where, # workers, cluster: see `run_trials`
 ) -> str: # what can be seen
     "Trains the first runs from scratch only, and says what the study could find; `run_study` goes on from there"
-    _, _, trials = _begun(target, arms, question, design, terms, spacing, plan, out, where.get('cluster'))
+    _, _, trials = _begun(target, arms, question, design, terms, spacing, plan, out, **where)
     run_trials(_pilot(trials), **where)
     return _foresight(trials)
 
