@@ -174,17 +174,24 @@ def _pooled(runs, path):
     say(f'all five folds: {scores.summary()}')
     return scores
 
-def _plan_for_all(task, terms, path, wishes):
-    "The plan that an earlier start has kept, or a new one"
-    if path.exists(): return Plan.load(path)
+def _plan_for_all(task, each, out, wishes):
+    "The plan that the first of several runs has begun with, or a new one"
+    path, terms = out/'plan.json', next(iter(each.values()))
+    has_begun = any((out/name/'run.json').exists() for name in each)
+    if path.exists() and has_begun: return Plan.load(path)
     return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
+
+def _scaled_to_all(plan, task, each):
+    "Members train on the same cases, by which their answers are scaled; folds do not"
+    splits = {terms.cases(task) for terms in each.values()}
+    return scaled_to(plan, task, splits.pop()[0]) if len(splits) == 1 else plan
 
 # %% ../nbs/33_baseline.ipynb #me000015
 def _train_each(task, each, out, plan, spacing, memory, processes, known=()) -> list: # of Run
     "Runs of one plan, by name and terms, in a folder that holds nothing else; labels in one piece are so in all"
     require_free(out, ('plan.json', 'scores.json', *known, *each))
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan = undecided(plan or _plan_for_all(task, next(iter(each.values())), out/'plan.json', wishes))
+    plan = _scaled_to_all(undecided(plan or _plan_for_all(task, each, out, wishes)), task, each)
     runs = [_train_part(task, terms, out/name, plan, wishes, processes) for name, terms in each.items()]
     (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
     for run in keep_largest(runs, task): _report(run, task) # once more

@@ -20,6 +20,7 @@ from .settings import FastsegError, plain, quiet, read_json, require_own, result
 from .task import Task
 from .check import require_clean
 from .evaluate import score_case
+from .question import QUESTIONS
 from .plan import Plan
 from .dataloaders import dataloaders
 from .model import squeeze_voxels, unsqueeze_voxels
@@ -441,7 +442,7 @@ def _speeds(task, minutes, steps, repeats, device) -> dict:
 
 def _train(way, task, terms, beside='') -> dict:
     "One training in a process of its own, and a line about it"
-    found = dict(way=way, beside=beside, seed=terms.seed, **_in_process(way, str(task.root), terms))
+    found = dict(way=way, beside=beside, seed=terms.seed, **_in_process(way, task.place, terms))
     where = f' beside a {beside}' if beside else ''
     say('{way}: Dice {dice:.4f} after {train_seconds:.0f} s ({steps} steps)'.format(**found) + where)
     return found
@@ -481,6 +482,8 @@ def _reached(task, dice, device) -> list:
 def _require_sensible(task, seconds, reach):
     "An error now and not in an hour"
     require_clean(task)
+    if not QUESTIONS[task.asks].on_grid:
+        raise FastsegError(f'a task that asks for a {task.asks}', 'one with labels that are drawn', 'choose another task')
     for long in seconds: Terms(minutes=long/60)
     if reach and not 0 < reach <= 1: raise FastsegError(f'a Dice of {reach}', 'one from 0 to 1', 'correct --reach')
 

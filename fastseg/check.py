@@ -404,8 +404,10 @@ def _twice_rule(
     records: list, # all cases
 ): # yields `Finding`s
     "Cases that dataset.json lists more than once"
-    for (name, _), n in Counter((o.name, o.test) for o in records).items():
-        if n > 1: yield _finding('listed twice', name, f'{n} entries in dataset.json', 'every case once')
+    for (name, test), n in Counter((o.name, o.test) for o in records).items():
+        if n == 1: continue
+        found = _finding('listed twice', name, f'{n} entries in dataset.json', 'every case once')
+        yield replace(found, blocks=not test)
 
 # %% ../nbs/09_check.ipynb #9c6d00ef
 def _orientation_rule(

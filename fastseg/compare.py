@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 from .evaluate import METRICS, Metric
-from .question import load_scores, metrics_in
+from .question import load_scores, metrics_in, settled
 from .settings import FastsegError
 from .slices import Canvas, label_color
 from .verdict import crossed_interval, holm_levels, judge
@@ -32,7 +32,7 @@ def paired_differences(
     arm, twin, # tables with columns pair, case, name and the metric; the same pairs and cases in both
     metric: Metric=METRICS['dice'], # which of their scores
 ): # DataFrame: one row per pair and case, with columns pair, case, difference (arm − twin, mean over labels)
-    "Gains case by case; a label that neither has is left out, one that only one invents counts as its mistake"
+    "Gains case by case; a label that nobody ever has or draws is left out, an invented one is its inventor's mistake"
     _require_metric(arm, metric)
     arm, twin = _by_who(arm, twin)
     keys = [key for key in ('pair', 'case', 'scan', 'name') if key in arm]
@@ -41,7 +41,8 @@ def paired_differences(
     both = a.merge(b, on=keys, how='outer', suffixes=('_arm', '_twin'), indicator=True)
     _require_same(both)
     a, b = both[f'{metric}_arm'], both[f'{metric}_twin']
-    both['difference'] = (a.fillna(best) - b.fillna(best)).where(a.notna() | b.notna())
+    is_seen = (a.notna() | b.notna()).groupby([both[key] for key in keys[1:]]).transform('any') # in any pair
+    both['difference'] = (a.fillna(best) - b.fillna(best)).where(is_seen)
     return both.groupby(['pair', 'case'], sort=False).difference.mean().dropna().reset_index()
 
 def _by_who(arm, twin) -> tuple: # both tables
@@ -155,12 +156,19 @@ def _second_words(
     return f'{metric.title} {row.difference:+.{metric.digits}f} {metric.unit} {span}'.replace('  ', ' ').strip()
 
 # %% ../nbs/15_compare.ipynb #9713259f
+def _settled(*tables): # tables as for `paired_differences`
+    "The same, settled together"
+    import pandas as pd
+    whole = settled(pd.concat([table.assign(side=i) for i, table in enumerate(tables)]))
+    return [whole[whole.side == i].drop(columns='side') for i in range(len(tables))]
+
 def compare(
     arm, twin, # tables as for `paired_differences`
     names=('transfer', 'scratch'), # of the two
     **rule, # margin and level of `judge`
 ) -> Comparison:
     "Scores of two arms, paired: a verdict on their first metric, and a table for all metrics and labels"
+    arm, twin = _settled(arm, twin)
     metrics = metrics_in(twin)
     judged = metrics[0]
     differences = paired_differences(arm, twin, judged)
@@ -219,6 +227,8 @@ def _draw_gain(
 def _gain_text(comparison): return f'{comparison.result["difference"]:+.{comparison.metrics[0].digits}f}'
 
 # %% ../nbs/15_compare.ipynb #347417a9
+_MARKS = '; dots: cases, strokes: pairs of runs, bar: interval, grey: does not matter'
+
 def show_gains(
     results, # one Comparison, or several against the same twin
 ): # figure: a row per arm, cases as dots, pairs of runs as strokes, the mean gain as a diamond with its interval
@@ -232,7 +242,7 @@ def show_gains(
     ax.axvspan(-margin, margin, color='0.93', zorder=0)
     ax.axvline(0, color='black', lw=1)
     ax.set(yticks=heights, yticklabels=[o.arm for o in results], ylim=(-len(results) + .6, .65))
-    ax.set_xlabel(f'{_gain_words(results[0])}; dots are cases, strokes are pairs of runs')
+    ax.set_xlabel(_gain_words(results[0]) + _MARKS)
     ax.grid(axis='x', alpha=.3)
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return fig

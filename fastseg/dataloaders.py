@@ -11,7 +11,6 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from fastai.vision.data import ImageBlock
@@ -232,9 +231,9 @@ class PatchLoader(TfmdDL):
     "fastai's DataLoader, which reads each batch of `patches` in one go, and ahead of its use if that is asked"
     patches, is_ahead, in_a_pass = None, False, None # set by `dataloaders`; items in a pass over the cases
     def shuffle_fn(self, idxs): # pass by pass: no case comes again before all have been
-        first = idxs[:self.in_a_pass]
-        sizes = [min(len(first), len(idxs) - start) for start in range(0, len(idxs), len(first))]
-        return [i for size in sizes for i in self.rng.sample(first, size)]
+        n, cases = len(idxs), range(self.in_a_pass or len(idxs))
+        sizes = [min(len(cases), n - start) for start in range(0, n, len(cases))]
+        return [i for size in sizes for i in self.rng.sample(cases, size)]
     def create_batches(self, samples):
         groups = chunked((self.dataset.items[i] for i in samples), self.bs, self.drop_last)
         batches = map(self.patches.batch, groups)
@@ -245,8 +244,7 @@ class PatchLoader(TfmdDL):
         return other
 
 # %% ../nbs/20_dataloaders.ipynb #f3417282
-def _items(train, valid, n): # training cases are repeated until there are n
-    return [Item(name, True) for name in islice(cycle(train), n)] + [Item(name, False) for name in valid]
+def _items(train, valid): return [Item(name, True) for name in train] + [Item(name, False) for name in valid]
 
 def _without_noise(): # of fastMONAI, about its pictures of patches
     warnings.filterwarnings('ignore', message='Voxel size not defined')
@@ -285,9 +283,9 @@ def dataloaders(
     patches = Patches(preprocess(task, plan, [*train, *valid]), plan, [(o.name, o.target) for o in task.train])
     device = default_device() if device is None else torch.device(device)
     workers, is_held = _reading([patches.prepared(name) for name in [*train, *valid]], device, workers)
-    items = _items(train, valid, steps*plan.batch_size)
-    dls = datablock(patches, PatchLoader).dataloaders(items, bs=plan.batch_size, num_workers=workers, device=device)
-    for dl in dls.loaders: dl.patches, dl.is_ahead = patches, not (is_held or workers) # processes read ahead anyway
-    dls.train.in_a_pass = len(train)
+    how = dict(bs=plan.batch_size, num_workers=workers, device=device)
+    dls = datablock(patches, PatchLoader).dataloaders(_items(train, valid), **how)
+    for dl in dls.loaders: dl.patches, dl.is_ahead = patches, not (is_held or workers)
+    dls.train.in_a_pass, dls.train.n = len(train), steps*plan.batch_size
     dls.cases = train, valid
     return dls

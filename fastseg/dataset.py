@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import fastseg
 from .settings import FastsegError, data_path, has_screen, import_extra, read_json, write_file, write_json
+from .pictures import write_table
 from .task import Task, label_numbers, load_label
 
 # %% ../nbs/10_dataset.ipynb #66eebf2c
@@ -99,8 +100,8 @@ def take_labels(
     meta['training'] = [dict(image=str(case.image[0].resolve()), label=f'labelsTr/{file.name}') for case, file in files]
     _require_same(out, meta)
     write_json(out/'dataset.json', meta) # first, so that the folder says whose drawings these are
-    for case, file in files:
-        if not file.exists(): _write_part(case, numbers, file)
+    _write_subjects(out, task.train)
+    for case, file in files: _write_part(case, numbers, file)
     return Task.from_folder(out)
 
 # %% ../nbs/10_dataset.ipynb #tl000013
@@ -110,6 +111,11 @@ def _meta_of(task, names) -> dict: # for dataset.json
     meta['labels'] = {'0': 'background'} | {str(i): name for i, name in enumerate(names, 1)}
     meta['modality'] = {str(i): name for i, name in enumerate(task.modalities)}
     return meta
+
+def _write_subjects(out, cases):
+    "Who was scanned, where a task says so"
+    if not any(case.group for case in cases): return
+    write_table(out/'targets.csv', [dict(case=case.name, subject=case.who) for case in cases])
 
 def _require_whole_files(task):
     "Raises `FastsegError` if channels are files of their own"
@@ -125,8 +131,9 @@ def _require_same(out, meta):
 
 # %% ../nbs/10_dataset.ipynb #tl000003
 def _write_part(case, numbers, file):
-    "A drawing with some of its labels, under new numbers"
+    "A drawing with some of its labels, under new numbers; one that is there stays, unless the old one is newer"
     import nibabel as nib
+    if file.exists() and file.stat().st_mtime_ns >= case.label.stat().st_mtime_ns: return
     label, affine = load_label(case)
     part = np.zeros_like(label)
     for i, number in enumerate(numbers, 1): part[label == number] = i
@@ -373,7 +380,6 @@ def _even_distances(
     reader, # of a series that was read
 ) -> bool:
     "Do the slices of a series lie at equal distances?"
-    import numpy as np
     texts = [reader.GetMetaData(i, '0020|0032') for i in range(len(reader.GetFileNames()))]
     places = np.array([[float(o) for o in text.split('\\')] for text in texts])
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
@@ -437,7 +443,7 @@ def make_series(
     origin=(0., 0., 0.), # of the first voxel, mm; x to the patient's left and y to the back, as in DICOM
 ) -> Path: # the folder
     "A DICOM series of an array, for tests and for trying things out"
-    import numpy as np, SimpleITK as sitk
+    import SimpleITK as sitk
     folder, writer = Path(folder), sitk.ImageFileWriter()
     folder.mkdir(parents=True)
     writer.KeepOriginalImageUIDOn()

@@ -6,7 +6,6 @@
 __all__ = ['Fingerprint', 'fingerprint']
 
 # %% ../nbs/17_fingerprint.ipynb #6278bab5
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import numpy as np

@@ -64,16 +64,17 @@ def _cell_text(row) -> str: # of a map's table
     words = {'undecided': f'undecided {reach}'.strip(), 'no difference that matters': 'no difference\nthat matters'}
     return f'{row.gain:+.3f}\n{words.get(row.verdict, row.verdict)}\nscratch {row.scratch:.3f}'
 
-def _colour_cells(ax, table):
-    "Blue for a gain, red for a loss, pale where it is undecided"
-    cells = table.pivot(index='labels', columns='steps', values=['gain', 'verdict'])
-    strength = np.where(_is_decided(cells.verdict), .9, .3)
-    ax.imshow(cells.gain.astype(float), cmap='RdBu', vmin=-.05, vmax=.05, aspect='auto', alpha=strength)
+def _is_decided(row): return row.verdict != 'undecided'
 
-def _is_decided(verdicts): return verdicts != 'undecided'
-
-def _ink(row): # to be read on the colour of a cell
-    return 'white' if _is_decided(row.verdict) and abs(row.gain) > .035 else 'black'
+def _draw_cell(ax, x, y, row):
+    "Blue for a gain, red for a loss; hatched where it is undecided"
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+    colour = colormaps['RdBu'](.5 + float(np.clip(row.gain, -.05, .05))/.1)
+    how = dict(facecolor=colour, alpha=.9) if _is_decided(row) else dict(facecolor=(*colour[:3], .25), hatch='//')
+    ax.add_patch(Rectangle((x - .47, y - .47), .94, .94, edgecolor='0.75', lw=0, **how))
+    ink = 'white' if _is_decided(row) and abs(row.gain) > .035 else 'black'
+    ax.text(x, y, _cell_text(row), ha='center', va='center', fontsize=8, color=ink)
 
 # %% ../nbs/36_gain_map.ipynb #g2000007
 def show_map(
@@ -84,10 +85,8 @@ def show_map(
     table = found.table
     fig = Canvas(figsize=(2 + 1.7*len(found.lengths), 1 + .95*len(found.counts)), dpi=90, layout='constrained')
     ax = fig.add_subplot()
-    _colour_cells(ax, table)
-    for row in table.itertuples():
-        at = found.lengths.index(row.steps), found.counts.index(row.labels)
-        ax.text(*at, _cell_text(row), ha='center', va='center', fontsize=8, color=_ink(row))
+    for row in table.itertuples(): _draw_cell(ax, found.lengths.index(row.steps), found.counts.index(row.labels), row)
+    ax.set(xlim=(-.5, len(found.lengths) - .5), ylim=(len(found.counts) - .5, -.5))
     ax.set(xticks=range(len(found.lengths)), xticklabels=found.lengths, xlabel='steps of training', title=title)
     ax.set(yticks=range(len(found.counts)), yticklabels=found.counts, ylabel='labelled cases')
     return fig
@@ -95,7 +94,7 @@ def show_map(
 # %% ../nbs/36_gain_map.ipynb #y0000019
 def worth_in_steps(
     found: GainMap, # with two lengths of training at least
-): # DataFrame, a row per number of labels: steps that the start needs less than scratch, and their interval
+): # DataFrame, a row per number of labels: what scratch reached, and the steps that the start needs for it
     "How much earlier a start reaches what scratch reaches at the end"
     import pandas as pd
     last, rows = found.lengths[-1], []
@@ -103,6 +102,6 @@ def worth_in_steps(
     for count in found.counts:
         curve = {steps: judged_table(found.studies[steps].scores_of(found.arm, count)) for steps in found.lengths}
         scratch = judged_table(found.studies[last].scores_of('scratch', count))
-        text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps')
-        rows.append(dict(labels=count, scratch=abs(scratch.mean()), worth=text, interval=interval))
+        text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps', in_all=True)
+        rows.append(dict(labels=count, scratch=abs(scratch.mean()), start_needs=text, interval=interval))
     return pd.DataFrame(rows)

@@ -145,8 +145,12 @@ def press(self:_Labeller,
             self.show(given)
     except FastsegError as e: self.said.value = str(e)
 
-def _fits(name) -> bool: # for a folder that `pictures_in` sees, and a column that is read as it was written
-    return isinstance(name, str) and name == name.strip() != '' and name[0] != '.' and Path(name).name == name
+# %% ../nbs/38_label.ipynb #lb000046
+def _fits(name) -> bool:
+    "Can it be the name of a folder and of a column?"
+    if not isinstance(name, str) or not name.strip(): return False
+    is_plain = name == name.strip() and Path(name).name == name
+    return is_plain and not name.startswith('.')
 
 def _require_names(names, what):
     "Raises `FastsegError` unless all can be names of a folder, and each is there once"

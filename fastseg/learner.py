@@ -203,7 +203,7 @@ def shown_here(
     learn, # Learner
 ):
     "Lets a Learner show its progress as suits the place: a bar, plain lines, or nothing"
-    if has_screen() and not is_quiet():
+    if has_screen():
         yield
         return
     with learn.no_bar(), learn.no_logging():

@@ -364,6 +364,13 @@ def _require_once(cases):
     if not twice: return
     raise FastsegError(f'two scans named {twice[0]}', 'a name for each scan', 'rename one of them')
 
+# %% ../nbs/25_predict.ipynb #an000011
+def _read_predicted(path, plan):
+    "A table as `predict` writes it"
+    rows, wanted = read_answers(path), {f'p_{name}' for name in plan.labels.values()}
+    if plan.asks != 'class' or all(wanted <= set(row) for row in rows.values()): return rows
+    raise FastsegError(f'{path} without probabilities', 'a table that `predict` has written', 'choose another name')
+
 def _predict_answers(
     runs, # of `Run`
     cases, # of `Case`
@@ -372,8 +379,9 @@ def _predict_answers(
 ) -> Path: # the table
     "Answers scans one after the other; those that cannot be read are told at the end"
     require_table(out)
-    require_own(out, read_answers)
-    plan, models = runs[0].plan, [o.model(device) for o in runs]
+    plan = runs[0].plan
+    require_own(out, partial(_read_predicted, plan=plan))
+    models = [o.model(device) for o in runs]
     rows, failed = [], {}
     _require_once(cases)
     for case in bar(cases):

@@ -165,9 +165,16 @@ def free_memory(
     import psutil
     free = [psutil.virtual_memory().available]
     for limit, used in _GROUPS:
-        try: free.append(int((Path(groups)/limit).read_text()) - int((Path(groups)/used).read_text()))
+        used = Path(groups)/used
+        try: free.append(int((Path(groups)/limit).read_text()) - int(used.read_text()) + _cached(used.parent))
         except (OSError, ValueError): pass # no such group, or 'max': no limit
     return max(0, min(free))
+
+def _cached(group): # bytes
+    "What a control group counts as used, though the system gives it back when asked: files that were read"
+    try: found = dict(line.split() for line in (group/'memory.stat').read_text().splitlines())
+    except (OSError, ValueError): return 0
+    return int(found.get('total_inactive_file', found.get('inactive_file', 0)))
 
 def _free_on_card(device):
     "What nobody has, and what PyTorch has but does not use"

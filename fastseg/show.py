@@ -12,7 +12,7 @@ import numpy as np
 from fastcore.basics import patch, store_attr
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from .settings import FastsegError
+from .settings import FastsegError, import_extra
 from .slices import (PLANES, Canvas, Scan, draw_label, draw_ruler, draw_slice, figure_to_png, grey_window, halo,
     label_color, outline, scan_of)
 
@@ -351,7 +351,7 @@ class _Browser:
         modalities: list, # names of the channels
         window: tuple|None, # (black, white)
     ):
-        import ipywidgets as w
+        w = import_extra('ipywidgets', 'dev')
         store_attr()
         self.picture = w.Image(format='png')
         planes = [(scan.title(plane).split(',')[0], plane) for plane in PLANES]
@@ -398,10 +398,6 @@ def browse_case(
     window: tuple|None=None, # (black, white) for all modalities
 ): # an ipywidgets box: picture, plane, slice and modality
     "A slider to go through the slices of a case in a notebook"
-    try: import ipywidgets
-    except ImportError:
-        fix = 'run `pip install ipywidgets`, or use show_case(..., at=...)'
-        raise FastsegError('no ipywidgets', 'the package that draws sliders', fix) from None
     scan = scan_of(image, [label], spacing, None, margin)
     modalities = list(modalities or [f'modality {c}' for c in range(len(scan.image))])
     return _Browser(scan, _names(labels, label), modalities, window).box

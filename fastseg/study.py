@@ -16,7 +16,7 @@ from fastseg.settings import (FastsegError, mark, models_path, plain, profile, r
 from .task import TASKS, Task
 from .phantom import make_phantom
 from .check import require_clean
-from .question import QUESTIONS, load_scores, metrics_in
+from .question import QUESTIONS, load_scores, metrics_in, settled
 from .compare import Comparison, compare, compare_arms, show_gains
 from .power import describe_power, luck_of_pilot
 from .worth import worth_of, worth_text
@@ -77,7 +77,7 @@ def table(self:Study):
         same = {k: run[k] for k in ('arm', 'count', 'pair')}
         rows += [{**same, **_kept_of(row)} for row in run['scores']]
     table = pd.DataFrame(rows)
-    return table.astype({metric.name: float for metric in metrics_in(table)})
+    return settled(table.astype({metric.name: float for metric in metrics_in(table)}))
 
 # %% ../nbs/35_study.ipynb #8ad0f144
 @patch
@@ -262,7 +262,8 @@ def _require_possible(task, arms, design):
     "Wrong scans, arms and numbers are found before anything is trained"
     require_clean(task)
     _require_arms(arms, least=1)
-    for count in design.counts: draw_pairs(task, design, count)
+    for looks in (design, design.first_look):
+        for count in design.counts: draw_pairs(task, looks, count)
 
 def _study_folder(task, asked, terms, cluster):
     "Where a study goes that was not told where"
@@ -279,12 +280,12 @@ def _begun(target, arms, question, design, terms, spacing, plan, out, workers=No
     asked = _asked(arms, design, terms, plan, spacing)
     folder = Path(out) if out else _study_folder(task, asked, terms, cluster)
     study = _found_study(folder, asked)
-    if is_new := not study:
+    if not study:
         wishes = task, arms, design, terms, spacing, plan
         study = _begin_study(folder, question, task, asked, terms, _machine(wishes, terms, cluster))
     device = terms.device or study.info['device']
     trials = _trials(study, task, arms, design, device)
-    if is_new: require_disk(trials, workers or 1)
+    require_disk(trials, workers or 1)
     return study, _trials(study, task, arms, design.first_look, device), trials
 
 def _machine(wishes, terms, cluster):
@@ -327,12 +328,15 @@ def _foresight(trials) -> str: # lines
 
 def _power_of(runs, pairs) -> list: # runs from scratch; pairs that are to come
     "What so many pairs can see, in one line; nothing if one person only is scored"
+    import pandas as pd
     tables = [load_scores(run.folder/'scores.json').table for run in runs]
     judged = metrics_in(tables[0])[0]
-    scores = [_case_means(table, judged.name) for table in tables]
+    whole = settled(pd.concat([table.assign(run=i) for i, table in enumerate(tables)]))
+    scores = [_case_means(table, judged.name) for _, table in whole.groupby('run')]
     if len(scores[0]) < 2: return []
     return [describe_power(luck_of_pilot(scores), pairs, len(scores[0]), judged.margin, say=judged.text)]
 
+# %% ../nbs/35_study.ipynb #s2000015
 def _case_means(
     table, # DataFrame of scores
     metric: str, # column
@@ -412,6 +416,7 @@ def source_run(
     name = mark(recipe, asdict(terms), task.root.resolve())
     out = models_path()/'sources'/f'{task.folder_name}_{name}'
     if (out/'report.html').exists(): return Run.load(out)
+    if (out/'run.json').exists(): plan = Run.load(out).plan # it was interrupted, perhaps with more memory free
     return train_baseline(task, terms, out=out, plan=plan)
 
 # %% ../nbs/35_study.ipynb #5cf03b1d

@@ -88,7 +88,7 @@ def _case_of(
     expected = f'one of {len(task.train)}, such as {", ".join(o.name for o in task.train[:3])}'
     raise FastsegError(f'no case {name!r} in {task.folder_name}', expected, 'correct the name')
 
-def _is_phantom(task): return 'phantom' in task.description.lower()
+def _is_phantom(task): return task.description.startswith('Synthetic phantom') # as `make_phantom` writes
 
 Task.case, Task.is_phantom = _case_of, property(_is_phantom)
 

@@ -21,7 +21,7 @@ from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, save_tensors, set_weights, splitter
 from .machine import Peak, computes, device_of, time_ways
 from .record import Record, Terms, data_sum, epochs_of, identity_of
-from .run import Run, begin_run, find_run, run_lock
+from .run import Run, begin_run, find_run, require_same_data, run_lock
 from .learner import loss_function, make_learner, shown_here
 
 # %% ../nbs/29_train.ipynb #d0f82979
@@ -379,6 +379,7 @@ def train_run(
     require_fits(plan, task)
     with run_lock(out):
         run = find_run(out, _identity(task, plan, terms, asked or {}))
+        if run: require_same_data(run, task)
         if run and run.record.status == 'trained': return run
         _require_computable(plan, terms)
         run = run or _begin(task, plan, timing, out, terms, asked or {})
@@ -389,6 +390,9 @@ class KeepEpochs(Callback):
     "Keeps the weights after every epoch in a folder"
     order = 66 # after `Checkpoint`
     def __init__(self, folder): self.folder = Path(folder)
+    def before_fit(self): self.has_trained = False
+    def before_train(self): self.has_trained = True
     def after_epoch(self):
-        file = self.folder/f'{self.epoch:02}.safetensors'
-        if not file.exists(): save_tensors(file, get_weights(self.model)) # fastai walks through skipped epochs as well
+        if not self.has_trained: return # of a run that goes on: fastai walks through the epochs it skips
+        save_tensors(self.folder/f'{self.epoch:02}.safetensors', get_weights(self.model))
+        self.has_trained = False

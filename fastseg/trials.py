@@ -16,12 +16,12 @@ from .settings import FastsegError, import_extra, mark, models_path, quiet, say
 from .task import Task, stamp
 from .check import duplicates
 from .dataset import require_room, size_text, split
-from .question import load_scores, mean_text
+from .question import QUESTIONS, load_scores, mean_text
 from .plan import Plan, plan_of
 from .dataloaders import fork_readers
 from .model import build_model
 from .record import Terms
-from .run import Run
+from .run import Run, require_same_data
 from .validate import score_run
 from .transfer import weights_mark
 from .unfreeze import fine_tune, schedule_of
@@ -191,10 +191,11 @@ def run_trial(
     device: str|None=None, # instead of the trial's, such as 'cuda:1'
 ) -> Path: # folder of the trained and scored run
     "Trains and scores one run of a study, or finds that it is done"
-    out = trial_folder(trial)
-    if is_scored(out): return out
+    out, task, arm = trial_folder(trial), Task.from_folder(trial.data), trial.arm
+    if is_scored(out):
+        require_same_data(Run.load(out), task)
+        return out
     terms = replace(trial.terms, device=device or trial.terms.device)
-    task, arm = Task.from_folder(trial.data), trial.arm
     with quiet():
         run = fine_tune(arm.source, task, plan_of(trial.plan), trial.timing, out=out, terms=terms,
             schedule=arm.schedule, altered_by=arm.altered_by)
@@ -215,7 +216,7 @@ def _settle(numbers, has_cards, workers):
 def _in_worker(trial): return run_trial(trial, _DEVICE)
 
 def _in_workers(trials, workers, cards):
-    "Folders, as processes finish them; each process keeps its card"
+    "Folders in the order of the trials; each process keeps its card"
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
     spawn = get_context('spawn') # a forked process cannot use CUDA
@@ -284,15 +285,16 @@ def run_trials(
 ) -> list: # folders, in the order of the trials
     "Does what is not done yet"
     import torch
-    todo = [t for t in trials if not is_scored(trial_folder(t))]
-    done = len(trials) - len(todo)
-    if done: say(f'{done} of {len(trials)} runs are done already')
+    done = [t for t in trials if is_scored(trial_folder(t))]
+    for trial in done: run_trial(trial) # are its data the same?
+    if done: say(f'{len(done)} of {len(trials)} runs are done already')
+    todo = [t for t in trials if t not in done]
     cards = torch.cuda.device_count() if todo and todo[0].terms.device == 'cuda' else 0
     workers = min(workers or max(1, cards), max(1, len(todo)))
     if cluster: finished = _on_cluster(todo, cluster)
     elif workers > 1: finished = _in_workers(todo, workers, cards)
     else: finished = map(run_trial, todo)
-    for i, (trial, out) in enumerate(zip(todo, finished), done + 1): _say_done(trial, out, i, len(trials))
+    for i, (trial, out) in enumerate(zip(todo, finished), len(done) + 1): _say_done(trial, out, i, len(trials))
     return [trial_folder(t) for t in trials]
 
 # %% ../nbs/34_trials.ipynb #dk000002
@@ -302,6 +304,7 @@ def require_disk(
 ):
     "Says how much of the disk the runs will need, and refuses to begin if that is not there"
     sizes, todo = {}, [t for t in trials if not is_scored(trial_folder(t))]
+    if not todo: return
     for trial in todo:
         name = str(trial.plan['network'])
         if name in sizes: continue
@@ -341,6 +344,13 @@ def _take_up(search):
         search.enqueue_trial(cut.params)
         search.tell(cut.number, state=TrialState.FAIL)
 
+# %% ../nbs/34_trials.ipynb #se0000a3
+def _tried(finished, judged): # DataFrame
+    "Settings and scores of finished trials, the best first"
+    import pandas as pd
+    rows = [dict(trial.params, score=judged.better*trial.value) for trial in finished]
+    return pd.DataFrame(rows).sort_values('score', ascending=judged.better < 0, ignore_index=True)
+
 # %% ../nbs/34_trials.ipynb #se000003
 def search_plan(
     task: Task, # with its folder
@@ -354,15 +364,13 @@ def search_plan(
     n: int=10, # runs in all
 ): # DataFrame of finished runs: the settings and the score, best first
     "Tries settings that Optuna proposes"
-    import pandas as pd
     from optuna.trial import TrialState
     search = _open_search(journal, pair.seed)
     finished = lambda: search.get_trials(states=[TrialState.COMPLETE])
-    terms = replace(terms, seed=pair.seed, split=(pair.train, pair.test))
+    terms, judged = replace(terms, seed=pair.seed, split=(pair.train, pair.test)), QUESTIONS[plan.asks].metrics[0]
     while len(finished()) < n:
         asked = search.ask(_distributions(space))
         arm, changed = Arm('search', changes=asked.params), plan.change(**asked.params).choices
         out = run_trial(Trial(arm, pair, len(pair.train), task.place, changed, timing, terms))
-        search.tell(asked, next(iter(load_scores(out/'scores.json').mean.values())))
-    rows = [dict(o.params, score=o.value) for o in finished()]
-    return pd.DataFrame(rows).sort_values('score', ascending=False, ignore_index=True)
+        search.tell(asked, judged.better*load_scores(out/'scores.json').mean[judged.name]) # the larger the better
+    return _tried(finished(), judged)

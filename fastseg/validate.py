@@ -183,16 +183,16 @@ def score_epochs(
 ): # DataFrame: epoch, valid_loss, case, name, and the scores of `score_case`
     "Every epoch of a run, scored on whole cases"
     import pandas as pd
-    files, rows = sorted((run.folder/'epochs').glob('*.safetensors')), []
-    if not files: raise FastsegError(f'no epochs in {run.folder}', 'weights', 'train with `KeepEpochs`')
+    rows, files = [], {int(o.stem): o for o in (run.folder/'epochs').glob('*.safetensors')}
+    if not files: raise FastsegError(f'no epochs in {run.folder}', 'some', 'train with KeepEpochs')
     model, loaded = run.model(device), {name: task.case(name).load() for name in names}
-    for file, log in zip(files, run.log):
-        set_weights(model, load_tensors(file)[0])
+    for log in run.log:
+        set_weights(model, load_tensors(files[log['epoch']])[0])
         for case, (image, label, affine) in loaded.items():
             drawn = predict_array([model], image, affine, run.plan)
-            scores = score_case(drawn, label, task.labels, spacing_of(affine))
+            found = score_case(drawn, label, task.labels, spacing_of(affine))
             same = {key: log[key] for key in ('epoch', 'valid_loss')}
-            rows += [dict(same, case=case, name=name, **score) for name, score in scores.items()]
+            rows += [dict(same, case=case, name=name, **o) for name, o in found.items()]
     return pd.DataFrame(rows)
 
 # %% ../nbs/26_validate.ipynb #va000006

@@ -42,11 +42,12 @@ def _freedom(
 # %% ../nbs/13_verdict.ipynb #v0000023
 def _average_seeds(
     differences, # [pairs,cases], NaN where a pair has not scored a case
-): # [folds,cases]; the same table where all pairs have scored the same cases
-    "One row for all pairs that have scored the same cases, where there are several such groups"
+): # [folds,cases]; the same table where there are no folds
+    "One row for all pairs that have scored the same cases, where several such groups have no case in common"
     groups = {}
     for row in differences: groups.setdefault(np.isnan(row).tobytes(), []).append(row)
-    if len(groups) == 1: return differences
+    scored = sum(~np.isnan(rows[0]) for rows in groups.values()) # by how many groups, for each case
+    if len(groups) == 1 or scored.max() > 1: return differences
     return np.array([np.mean(rows, 0) for rows in groups.values()])
 
 # %% ../nbs/13_verdict.ipynb #v0000026
@@ -162,6 +163,13 @@ def what_decides(
     pairs, cases = table.shape
     if pairs < 2: return 'one pair of runs says nothing about other seeds'
     if cases < 2: return 'one case says nothing about other cases'
+    given = (~np.isnan(np.atleast_2d(differences))).any(1).sum()
+    if pairs < given: return 'more seeds for each fold, or a longer training, would narrow it'
+    return _what_more(table, margin, level)
+
+def _what_more(table, margin, level):
+    "The same for a table of pairs and cases, two of each at least"
+    pairs, cases = table.shape
     more_pairs = [(n, cases) for n in range(pairs + 1, MOST_PAIRS)]
     more_cases = [(max(12, pairs), n) for n in range(cases + 1, MOST_CASES)]
     if size := _size_that_decides(table, more_pairs, margin, level): return f'about {size[0]} pairs would decide'

@@ -25,6 +25,18 @@ def amount_needed(
     share = (reached - rising[i - 1])/(rising[i] - rising[i - 1])
     return float(2**(logs[i - 1] + share*(logs[i] - logs[i - 1])))
 
+# %% ../nbs/16_worth.ipynb #x0000018
+def _rising(
+    curve: dict, # amount → Dice, [pairs,cases]
+) -> dict: # the same, whose means do not fall
+    "Lifts what lies below the point before it, as `amount_needed` does"
+    lifted, top = {}, -np.inf
+    for amount in sorted(curve):
+        table = np.asarray(curve[amount], float)
+        top = max(top, table.mean())
+        lifted[amount] = table + top - table.mean()
+    return lifted
+
 # %% ../nbs/16_worth.ipynb #x0000008
 def _between(
     curve: dict, # amount → Dice, [pairs,cases]
@@ -64,7 +76,8 @@ def worth_of(
         raise FastsegError(f'a curve of {len(amounts)} point', 'scratch at two amounts or more', 'add counts')
     needed = amount_needed(amounts, [np.mean(curve[n]) for n in amounts], reached.mean())
     grid = np.geomspace(amounts[0], amounts[-1], 40*(len(amounts) - 1) + 1)
-    possible = [n for n in grid if _is_possible(curve, reached, n)] or [needed] # beyond an end of the curve
+    rising = _rising(curve)
+    possible = sorted([needed, *(n for n in grid if _is_possible(rising, reached, n))])
     ends = dict(low=float(possible[0] - at), high=float(possible[-1] - at))
     return dict(at=at, needed=needed, extra=needed - at, **ends, why=_why_not(curve, reached, useful))
 
@@ -73,11 +86,14 @@ def worth_text(
     found: dict, # of `worth_of`
     amounts, # of the curve
     unit: str='labels',
+    *,
+    in_all: bool=False, # how many are needed, and not how many more
 ) -> tuple: # the worth and its interval as text
     "The worth of a start as a reader wants it"
     if found['why']: return f'not measurable: {found["why"]}', ''
     def sided(extra):
-        needed, text = found['at'] + extra, f'{extra:+.1f}'
+        needed = found['at'] + extra
+        text = f'{needed:.0f}' if in_all else f'{extra:+.1f}'
         if needed >= max(amounts)*.999: return f'≥ {text}'
         return f'≤ {text}' if needed <= min(amounts)*1.001 else text
     return f'{sided(found["extra"])} {unit}', f'[{sided(found["low"])}, {sided(found["high"])}]'
