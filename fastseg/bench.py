@@ -483,10 +483,11 @@ def _require_sensible(task, seconds, reach):
     "An error now and not in an hour"
     require_clean(task)
     if not QUESTIONS[task.asks].on_grid:
-        raise FastsegError(f'a task that asks for a {task.asks}', 'one with labels that are drawn', 'choose another task')
+        raise FastsegError(f'a task that asks for a {task.asks}', 'one with drawn labels', 'choose another task')
     for long in seconds: Terms(minutes=long/60)
     if reach and not 0 < reach <= 1: raise FastsegError(f'a Dice of {reach}', 'one from 0 to 1', 'correct --reach')
 
+# %% ../nbs/37_bench.ipynb #rb000001
 def _read_bench(path):
     "What `bench` has kept"
     found = read_json(path)

@@ -13,14 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from .settings import FastsegError, import_extra, mark, models_path, quiet, say
-from .task import Task, stamp
+from .task import Task, place_and_column
 from .check import duplicates
 from .dataset import require_room, size_text, split
 from .question import QUESTIONS, load_scores, mean_text
 from .plan import Plan, plan_of
 from .dataloaders import fork_readers
 from .model import build_model
-from .record import Terms
+from .record import Terms, data_sum
 from .run import Run, require_same_data
 from .validate import score_run
 from .transfer import weights_mark
@@ -157,14 +157,15 @@ class Trial:
     terms: Terms # steps, seed, device and cases
 
 # %% ../nbs/34_trials.ipynb #740d47b8
-@lru_cache(8)
-def _marks_of(place): # name of a case → mark of its files and answer
-    return {case.name: mark(stamp(case), case.target) for case in Task.from_folder(place).train}
+@lru_cache(64)
+def _sum_of(place, names, changed): return data_sum(Task.from_folder(place), names)
 
 def _answers_of(trial) -> list:
     "What else decides where a number or a class is asked for: tables are edited, and pictures have common names"
     if 'answer' not in trial.plan: return []
-    return [_marks_of(trial.data)[name] for name in (*trial.pair.train, *trial.pair.test)]
+    table = Path(place_and_column(trial.data)[0])/'targets.csv'
+    changed = table.stat().st_mtime_ns if table.is_file() else None
+    return [_sum_of(trial.data, (*trial.pair.train, *trial.pair.test), changed)]
 
 def trial_folder(
     trial: Trial,
