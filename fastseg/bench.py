@@ -13,8 +13,7 @@ from functools import partial
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
-import numpy as np, pandas as pd, torch, torch.nn.functional as F
-from torch import nn
+import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from .settings import FastsegError, plain, quiet, read_json, require_own, results_path, say, write_json
 from .task import Task
