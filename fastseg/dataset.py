@@ -368,7 +368,13 @@ def _series_ids(folder):
     "Names of the DICOM series in a folder"
     import SimpleITK as sitk
     sitk.ProcessObject.SetGlobalWarningDisplay(False) # it warns of every file that is no DICOM
-    return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    try: return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    except RuntimeError as e: raise _unreadable(folder, e) from None
+
+def _unreadable(folder, error): # FastsegError
+    "What SimpleITK says of damaged slices, in three parts"
+    found = f'{folder}, not readable as DICOM ({" ".join(str(error).split())[-120:]})'
+    return FastsegError(found, 'whole slices', 'export the series again')
 
 def is_dicom(
     folder, # any folder
@@ -386,13 +392,24 @@ def _even_distances(
     return len(steps) == 0 or bool(steps.max() - steps.min() <= .01*steps.max())
 
 # %% ../nbs/10_dataset.ipynb #i2000009
+def _require_all(folder, names):
+    "A slice that is so damaged that nobody takes it for one must not be missed in silence"
+    files = {o.name for o in Path(folder).glob('*.dcm') if not o.name.startswith('.')}
+    lost = sorted(files - {Path(name).name for name in names})
+    if not lost: return
+    fix = 'export the series again, or move what does not belong to it'
+    raise FastsegError(f'{lost[0]} in {folder}, no slice of its series', 'whole slices', fix)
+
+# %% ../nbs/10_dataset.ipynb #i2000019
 def _series_reader(folder):
     "A reader for the one series of a folder, its slices in order"
     import SimpleITK as sitk
     ids, reader = _series_ids(folder), sitk.ImageSeriesReader()
     if len(ids) != 1:
         raise FastsegError(f'{len(ids)} DICOM series in {folder}', 'one', 'give each series a folder of its own')
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), ids[0]))
+    names = reader.GetGDCMSeriesFileNames(str(folder), ids[0])
+    _require_all(folder, names)
+    reader.SetFileNames(names)
     reader.MetaDataDictionaryArrayUpdateOn()
     return reader
 
@@ -403,9 +420,7 @@ def _read_series(
     "The volume of a series, or a `FastsegError` if it is not whole"
     reader = _series_reader(folder)
     try: image, is_even = reader.Execute(), _even_distances(reader)
-    except (RuntimeError, ValueError) as e:
-        found = f'{folder}, not readable as DICOM ({" ".join(str(e).split())[-120:]})'
-        raise FastsegError(found, 'whole slices', 'export the series again') from None
+    except (RuntimeError, ValueError) as e: raise _unreadable(folder, e) from None
     if is_even: return image
     found = f'slices of {folder} at unequal distances'
     raise FastsegError(found, 'every slice of the series', 'look for the one that is missing')
