@@ -156,7 +156,7 @@ def _scan_files(
 ) -> list: # of NIfTI files, sorted
     "The scans at a place; leftovers of a Mac are none"
     if not where.exists(): raise FastsegError(f'nothing at {where}', 'a scan or a folder of scans', 'check the path')
-    if where.is_file(): return [where]
+    if not where.is_dir(): return [where]
     files = sorted(o for o in where.iterdir() if o.name.endswith(('.nii', '.nii.gz')))
     return [o for o in files if not o.name.startswith('._')]
 

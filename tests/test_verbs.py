@@ -54,11 +54,13 @@ CALLS = [f'check {TASK}', f'check {TASK} --json', 'check pictures', f'plan {TASK
     f'predict run {TASK}/imagesTr --out new --device cpu', 'predict run series --out new --no-flips',
     f'predict run {TASK} --out new --probabilities', f'evaluate {TASK}/labelsTr {TASK}/labelsTr --out new.json',
     f'evaluate run/predictions {TASK}/labelsTr --lesions Anterior', 'evaluate answers.csv pictures --cases round_000',
-    'predict looks pictures --out new.csv', 'evaluate answers.csv pictures --out new.json', 'compare run other', 'compare run/scores.json other', f'bench {TASK} --seconds 1 --seeds 0', 'demo --minutes 1',
+    'predict looks pictures --out new.csv', 'evaluate answers.csv pictures --out new.json',
+    'compare run other', 'compare run/scores.json other', f'bench {TASK} --seconds 1 --seeds 0', 'demo --minutes 1',
     f'download {TASK} --to new', 'tasks']
 PLACES = [TASK, f'{TASK}/imagesTr', f'{TASK}/labelsTr', f'{TASK}/dataset.json', 'run', 'other', 'run/scores.json',
     'run/weights.safetensors', 'run/predictions', 'plan.json', 'pictures', 'pictures/round', 'series', 'empty',
-    'text.json', 'answers.csv', 'ages.csv', 'looks', 'cut.nii.gz', 'new', 'new.json', 'new/new', '.', '/dev/null', '~nobody', '']
+    'text.json', 'answers.csv', 'ages.csv', 'looks', 'cut.nii.gz', 'new', 'new.json', 'new/new', '.',
+    '/dev/null', '~nobody', '']
 OPTIONS = sorted({word for _, _, words in VERBS.values() for word, _ in words if word.startswith('--')})
 ODD = ['0', '1', '2', '5', '-1', 'nan', '1e9', '4', 'cuda', 'mps', 'cpu', 'all', 'auto', 'native', '8GB', '1B', '-8GB',
     'Anterior', 'Elbow', 'round_000', f'{TASK}#age', 'pictures#answer', 'slurm', 'local', 'ä', 'a\0b', 'a\nb', ' ']
@@ -92,7 +94,8 @@ def here(tree, tmp_path, monkeypatch):
 def precious(root): # path → content
     "What nobody can make again: scans, labels, pictures and networks"
     kinds = '*.nii.gz', '*.png', '*.dcm', '*.csv', '*.safetensors', 'dataset.json', 'run.json'
-    return {str(o.relative_to(root)): o.read_bytes() for kind in kinds for o in root.rglob(kind)}
+    files = [o for kind in kinds for o in root.rglob(kind) if o.is_file()]
+    return {str(o.relative_to(root)): o.read_bytes() for o in files}
 
 def test_a_call(tree, here, monkeypatch, capsys):
     kept, ends = precious(tree), Counter()
