@@ -41,7 +41,7 @@ def tree(tmp_path_factory):
     make_series(np.arange(4*5*3).reshape(4, 5, 3), root/'series')
     (root/'empty').mkdir()
     (root/'text.json').write_text('[1, 2]')
-    (root/'answers.csv').write_text('case,answer\nround_000,round\n')
+    (root/'answers.csv').write_text('case,answer,p_round,p_square\nround_000,round,.9,.1\n')
     (root/'ages.csv').write_text('case,age\nround_000,30\n')
     (root/'cut.nii.gz').write_bytes(task.train[0].image[0].read_bytes()[:300])
     return root
@@ -54,7 +54,7 @@ CALLS = [f'check {TASK}', f'check {TASK} --json', 'check pictures', f'plan {TASK
     f'predict run {TASK}/imagesTr --out new --device cpu', 'predict run series --out new --no-flips',
     f'predict run {TASK} --out new --probabilities', f'evaluate {TASK}/labelsTr {TASK}/labelsTr --out new.json',
     f'evaluate run/predictions {TASK}/labelsTr --lesions Anterior', 'evaluate answers.csv pictures --cases round_000',
-    'predict looks pictures --out new.csv', 'evaluate answers.csv pictures --out new.json',
+    'predict looks pictures --out new.csv', 'evaluate answers.csv pictures --cases round_000 --out new.json',
     'compare run other', 'compare run/scores.json other', f'bench {TASK} --seconds 1 --seeds 0', 'demo --minutes 1',
     f'download {TASK} --to new', 'tasks']
 PLACES = [TASK, f'{TASK}/imagesTr', f'{TASK}/labelsTr', f'{TASK}/dataset.json', 'run', 'other', 'run/scores.json',
