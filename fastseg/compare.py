@@ -168,11 +168,11 @@ def compare(
     **rule, # margin and level of `judge`
 ) -> Comparison:
     "Scores of two arms, paired: a verdict on their first metric, and a table for all metrics and labels"
-    arm, twin = _settled(arm, twin)
     metrics = metrics_in(twin)
     judged = metrics[0]
-    differences = paired_differences(arm, twin, judged)
+    differences = paired_differences(arm, twin, judged) # which refuses tables of unlike cases
     differences['difference'] *= judged.better
+    arm, twin = _settled(arm, twin)
     result = judge(_wide(differences), **dict(dict(margin=judged.margin), **rule))
     def mean_of(scores): return float(scores.groupby(['pair', 'case'])[judged.name].mean().mean())
     means = tuple(map(mean_of, _by_who(arm, twin)))

@@ -8,6 +8,7 @@ __all__ = ['Terms', 'epochs_of', 'processor', 'environment', 'data_sum', 'Record
 # %% ../nbs/23_record.ipynb #fd6cf036
 import hashlib, json, math, platform, shlex, sys, time
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
@@ -82,16 +83,19 @@ def data_sum(
     names, # of the cases
 ) -> str: # twelve characters
     "A short mark of what the files of cases hold, and of their answers"
-    rows, known = [], {}
+    rows = []
     for case in map(task.case, sorted(names)):
         files = [archive_of(file) for file in (*case.image, *filter(None, [case.label]))]
-        for file in files:
-            if file not in known: known[file] = _check_sum(file) # an archive of pictures is read once
-        rows.append((case.name, case.target, [known[file] for file in files]))
+        rows.append((case.name, case.target, [_check_sum(file, *_changed(file)) for file in files]))
     return mark(rows)
 
-def _check_sum(path) -> str:
-    "That of what is in a file, with its length"
+def _changed(path) -> tuple: # size, and time of the last change
+    "What another content of a file would change"
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+@lru_cache(4096)
+def _check_sum(path, *changed) -> str:
+    "That of what is in a file, with its length; it is read once, and anew when it has changed"
     with open(path, 'rb') as file:
         if path.suffix == '.gz': file.seek(-8, 2)
         return hashlib.sha1(file.read()).hexdigest()

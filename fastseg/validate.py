@@ -183,17 +183,22 @@ def score_epochs(
 ): # DataFrame: epoch, valid_loss, case, name, and the scores of `score_case`
     "Every epoch of a run, scored on whole cases"
     import pandas as pd
-    rows, files = [], {int(o.stem): o for o in (run.folder/'epochs').glob('*.safetensors')}
-    if not files: raise FastsegError(f'no epochs in {run.folder}', 'some', 'train with KeepEpochs')
+    epochs, rows = _kept_epochs(run), []
+    if not epochs: raise FastsegError(f'no epochs in {run.folder}', 'weights', 'train with `KeepEpochs`')
     model, loaded = run.model(device), {name: task.case(name).load() for name in names}
-    for log in run.log:
-        set_weights(model, load_tensors(files[log['epoch']])[0])
+    for log, file in epochs:
+        set_weights(model, load_tensors(file)[0])
         for case, (image, label, affine) in loaded.items():
             drawn = predict_array([model], image, affine, run.plan)
-            found = score_case(drawn, label, task.labels, spacing_of(affine))
+            scores = score_case(drawn, label, task.labels, spacing_of(affine))
             same = {key: log[key] for key in ('epoch', 'valid_loss')}
-            rows += [dict(same, case=case, name=name, **o) for name, o in found.items()]
+            rows += [dict(same, case=case, name=name, **score) for name, score in scores.items()]
     return pd.DataFrame(rows)
+
+def _kept_epochs(run) -> list: # of (row of the log, file)
+    "Epochs whose weights were kept, which need not be all"
+    files = {int(o.stem): o for o in (run.folder/'epochs').glob('*.safetensors')}
+    return [(row, files[row['epoch']]) for row in run.log if row['epoch'] in files] if files else []
 
 # %% ../nbs/26_validate.ipynb #va000006
 def agreement(

@@ -70,13 +70,14 @@ def task(phantoms): return Task.from_folder(phantoms('Hippocampus'))
 def plan(task):
     with quiet(): return make_plan(fingerprint(task)).change(features=[8, 16, 32], patch_size=[24, 32, 24])
 
-@pytest.fixture(scope='module')
-def run(task, plan, tmp_path_factory):
+def finished(task, plan, out):
     "A run that was finished after no step"
-    folder, terms = tmp_path_factory.mktemp('run'), Terms(steps=1)
     record = Record(task.folder_name, str(task.root), {}, {}, {}, 'cpu', {}, {}, 0)
-    begun = begin_run(folder/'whole', record, plan, terms.cases(task))
+    begun = begin_run(out, record, plan, Terms(steps=1).cases(task))
     return begun.finish(get_weights(build_model(plan, seed=0)), [dict(steps=1, minutes=.1)])
+
+@pytest.fixture(scope='module')
+def run(task, plan, tmp_path_factory): return finished(task, plan, tmp_path_factory.mktemp('run')/'whole')
 
 @pytest.fixture
 def spoiled(run, tmp_path):

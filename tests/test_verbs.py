@@ -10,23 +10,14 @@ import fastseg.baseline, fastseg.bench, fastseg.study
 from fastseg.cli import VERBS, main
 from fastseg.dataset import make_series
 from fastseg.fingerprint import fingerprint
-from fastseg.model import build_model, get_weights
 from fastseg.phantom import make_phantom, make_pictures
 from fastseg.plan import make_plan
-from fastseg.record import Record, Terms
-from fastseg.run import begin_run
 from fastseg.settings import FastsegError, quiet
 from fastseg.task import Task
 from fastseg.validate import score_run
-from test_damage import tried
+from test_damage import finished, tried
 
 # what there is: tasks, a run, labels, scores, and files of other kinds
-
-def finished(task, plan, out):
-    "A run that was finished after no step, with its scores"
-    record = Record(task.folder_name, str(task.root), {}, {}, {}, 'cpu', {}, {}, 0)
-    begun = begin_run(out, record, plan, Terms(steps=1).cases(task))
-    score_run(begun.finish(get_weights(build_model(plan, seed=0)), [dict(steps=1, minutes=.1)]), task, device='cpu')
 
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory):
@@ -35,9 +26,10 @@ def tree(tmp_path_factory):
         task = Task.find(make_phantom('Hippocampus', root, n_train=5, n_test=1, shape=(16, 16, 16)))
         plan = make_plan(fingerprint(task)).change(features=[4, 8, 16], patch_size=[16, 16, 16], batch_size=1)
         plan.save(root/'plan.json')
-        for name in 'run', 'other': finished(task, plan, root/name)
+        for name in 'run', 'other': score_run(finished(task, plan, root/name), task, device='cpu')
         pictures = Task.find(make_pictures(root/'pictures', n=2))
-        finished(pictures, make_plan(fingerprint(pictures)).change(batch_size=1), root/'looks')
+        looks = finished(pictures, make_plan(fingerprint(pictures)).change(batch_size=1), root/'looks')
+        score_run(looks, pictures, device='cpu')
     make_series(np.arange(4*5*3).reshape(4, 5, 3), root/'series')
     (root/'empty').mkdir()
     (root/'text.json').write_text('[1, 2]')
