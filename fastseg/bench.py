@@ -7,7 +7,7 @@ __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way',
            'seconds_to', 'start_up', 'bench']
 
 # %% ../nbs/37_bench.ipynb #a863b9eb
-import subprocess, sys, tempfile, time, warnings
+import copy, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -237,16 +237,17 @@ class _Block(nn.Module):
 
 # %% ../nbs/37_bench.ipynb #6f990792
 class _BareUNet(nn.Module):
-    "A U-Net of three levels at half resolution, in bf16"
+    "A U-Net of three levels at half resolution, in bf16 or, where that is slower, in fp32"
     def __init__(self, channels, classes, width=32):
         super().__init__()
+        self.is_half = True
         self.down = nn.ModuleList([_Block(8*channels, width), _Block(width, 2*width, 2), _Block(2*width, 4*width, 2)])
         self.up = nn.ModuleList([nn.ConvTranspose3d(k*width, k*width//2, 2, 2, bias=False) for k in (4, 2)])
         self.merge = nn.ModuleList([_Block(k*width, k*width//2) for k in (4, 2)])
         self.out = nn.Conv3d(width, 8*classes, 1)
     def forward(self, x):
         x, skips = squeeze_voxels(x, (2, 2, 2)).contiguous(memory_format=torch.channels_last_3d), []
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.is_half):
             for down in self.down:
                 x = down(x)
                 skips.append(x)
@@ -323,21 +324,33 @@ def _bare_steps(model, x, y, seconds):
         steps += 1
     return steps
 
+# %% ../nbs/37_bench.ipynb #b0df8b8b
+def _is_half_faster(model, x, y, seconds):
+    "Trains copies in bf16 and in fp32 for some seconds: which takes more steps?"
+    steps = {}
+    for is_half in (True, False):
+        tried = copy.deepcopy(model)
+        tried.is_half = is_half
+        steps[is_half] = _bare_steps(tried, x, y, seconds)
+    return steps[True] >= steps[False]
+
 # %% ../nbs/37_bench.ipynb #b0df8b8c
 def bare_loop(
     task: Task, # with its folder; scans small enough to be taken whole
     terms: Terms, # minutes, seed and fold
-) -> dict: # train_seconds, steps, dice
-    "Trains in plain PyTorch"
+) -> dict: # train_seconds, steps, dice, precision
+    "Trains in plain PyTorch, in the faster precision"
     train, valid = _both_sides(task, terms)
     size, device = _padded_size([*train, *valid]), device_of(terms.device)
     torch.manual_seed(terms.seed)
     x, y = (part.to(device) for part in _in_memory(train, size))
     model = _BareUNet(x.shape[1], len(task.labels)).to(device, memory_format=torch.channels_last_3d)
+    model.is_half = _is_half_faster(model, x, y, 3*terms.minutes) # a twentieth of the time for each
+    torch.manual_seed(terms.seed)
     start = time.perf_counter()
     steps = _bare_steps(model, x, y, 60*terms.minutes)
-    seconds = time.perf_counter() - start
-    return dict(train_seconds=seconds, steps=steps, dice=_dice_of(model, valid, size, task.labels))
+    return dict(train_seconds=time.perf_counter() - start, steps=steps, precision='bf16' if model.is_half else 'fp32',
+        dice=_dice_of(model, valid, size, task.labels))
 
 # %% ../nbs/37_bench.ipynb #8511cdb8
 def fastseg_way(
