@@ -8,7 +8,7 @@ __all__ = ['VERBS', 'main']
 # %% ../nbs/40_cli.ipynb #a4c9f5d2
 import argparse, contextlib, math, os, re, sys
 from pathlib import Path
-from .settings import FastsegError, quiet, require_own
+from .settings import FastsegError, fits_disk, quiet, require_own
 
 # %% ../nbs/40_cli.ipynb #ff00422c
 def _tasks(words):
@@ -188,9 +188,7 @@ def _cluster(text): # slurm, slurm:gpu_short
     return text
 
 def _path(text): # of a file or a folder
-    sizes = [len(os.fsencode(part)) for part in text.split(os.sep)] # of names; more than 255 no disk takes
-    is_right = text.strip() and '\0' not in text and max(sizes) < 256
-    return text if is_right else _refuse(text[:40], 'a path')
+    return text if text.strip() and fits_disk(text) else _refuse(text[:40], 'a path')
 
 # %% ../nbs/40_cli.ipynb #af64d2d5
 _PLACES = 'TASK SOURCE_RUN TARGET FOLDER RUN FILE IMAGE_OR_FOLDER PREDICTIONS LABELS'.split()

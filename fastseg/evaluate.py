@@ -436,7 +436,12 @@ def _nifti_files(
     "NIfTI files by case name; what a Mac leaves behind (._NAME) is none"
     files = _listed(where, what)
     nifti = [o for o in files if o.name.endswith(('.nii', '.nii.gz')) and not o.name.startswith('._')]
-    if nifti: return {case_name(o): o for o in nifti}
+    by_name = {case_name(o): o for o in nifti}
+    if nifti and len(by_name) == len(nifti): return by_name
+    if nifti:
+        twice = next(o for o in nifti if by_name[case_name(o)] != o)
+        found = f'{twice} and {by_name[case_name(twice)].name}, of one name'
+        raise FastsegError(found, 'one file for each case', 'take one of them away')
     place = where if isinstance(where, (str, Path)) else what
     found = f'no NIfTI file among the {len(files)} files of {place}'
     raise FastsegError(found, f'{what} as NAME.nii.gz', 'check the path')

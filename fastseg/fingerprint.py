@@ -87,13 +87,21 @@ def _store(
     name = mark(task.root.resolve(), task.labels, code=[_row, _intensities, _count_labels])
     return results_path()/'preprocessed'/f'{task.folder_name}-{name}'/'fingerprint.json'
 
+def _kept_rows(store):
+    "What an earlier call has kept; a file that is spoiled counts as none"
+    try: rows = read_json(store)
+    except FastsegError: return {}
+    is_right = isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
+    return rows if is_right else {}
+
+# %% ../nbs/17_fingerprint.ipynb #sp000003
 def _read_rows(
     task: Task, # with its folder
     workers: int, # threads that read
 ) -> dict: # case → row, all training cases
     "Rows of the kept file, completed by those that are new"
     store = _store(task)
-    rows = read_json(store) if store.exists() else {}
+    rows = _kept_rows(store) if store.exists() else {}
     stamps = {c.name: stamp(c) for c in task.train}
     todo = [c for c in task.train if rows.get(c.name, {}).get('stamp') != stamps[c.name]]
     with ThreadPoolExecutor(workers) as pool:

@@ -97,8 +97,10 @@ def time_ways(
     device, # torch.device
 ) -> dict: # arithmetic → seconds of a step, the fastest first
     "Tries number formats and memory layouts on the real network"
-    model = build_model(plan, seed=0).to(device)
-    x = torch.randn(plan.batch_size, len(plan.modalities), *plan.patch_size, device=device)
+    try: model, x = build_model(plan, seed=0).to(device), _any_batch(plan, device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error): raise
+        raise _no_room(plan) from None
     timings = {}
     for way in _ways(plan, device):
         best = min(timings.values(), default=30.)
@@ -106,8 +108,14 @@ def time_ways(
         except RuntimeError as error:
             if not is_out_of_memory(error): raise
     if timings: return dict(sorted(timings.items(), key=lambda pair: pair[1]))
+    raise _no_room(plan)
+
+def _any_batch(plan, device): # [B,C,W,H,D]
+    return torch.randn(plan.batch_size, len(plan.modalities), *plan.patch_size, device=device)
+
+def _no_room(plan) -> FastsegError:
     found = f'no memory for a step of {plan.batch_size} × {tuple(plan.patch_size)} voxels'
-    raise FastsegError(found, 'a plan that fits', 'close other programs, or say how much there is with --memory')
+    return FastsegError(found, 'a plan that fits', 'close other programs, or say how much there is with --memory')
 
 # %% ../nbs/22_machine.ipynb #51990883
 class Peak:

@@ -6,7 +6,7 @@
 __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'computing', 'SqueezedUNet', 'run_as',
            'SqueezedEncoder', 'Flat', 'Deep', 'stack_slices', 'unstack_slices', 'Slices', 'PlaneUNet', 'slab_starts',
            'Slabs', 'PerceiverSlab', 'token_places', 'Architecture', 'build_model', 'model_parts', 'grad_cam',
-           'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors']
+           'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors', 'require_numbers']
 
 # %% ../nbs/21_model.ipynb #f5c14333
 import re, sys
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
-from .settings import FastsegError, import_extra, write_file
+from .settings import FastsegError, import_extra, require_sealed, sealed, write_file
 from .plan import Plan
 
 # %% ../nbs/21_model.ipynb #f4e08258
@@ -550,16 +550,28 @@ def save_tensors(
 ):
     "Writes tensors so that `path` is whole or absent"
     from safetensors.torch import save
-    write_file(path, save(tensors, {k: str(v) for k, v in notes.items()}))
+    write_file(path, sealed(save(tensors, {k: str(v) for k, v in notes.items()})))
 
 def load_tensors(
     path: Path, # ends in .safetensors
 ) -> tuple: # (name → tensor, notes)
-    "The tensors of a file, and what its header says"
+    "The tensors of a file as they were written, and what its header says"
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, 'pt') as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            tensors, notes = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError) as e:
         fix = 'train again or copy the file again'
         raise FastsegError(f'{path} that cannot be read ({e})', 'whole weights', fix) from None
+    require_sealed(path)
+    return tensors, notes
+
+# %% ../nbs/21_model.ipynb #nn000001
+def require_numbers(
+    weights: dict, # name → tensor
+    where, # for the error
+) -> dict: # the same
+    "Raises `FastsegError` if a weight is no number: such a network would still answer"
+    bad = [name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
+    if not bad: return weights
+    raise FastsegError(f'{where} with weights that are NaN or infinite ({bad[0]})', 'numbers', 'train again')

@@ -503,7 +503,10 @@ def _what_is_in(
 ): # what a phantom was made with, or a few words about what else is there
     "What a folder holds that a phantom shall go to"
     if not (folder/'dataset.json').is_file(): return 'something else'
-    return read_json(folder/'dataset.json').get('phantom', 'data that are no phantom')
+    found = read_json(folder/'dataset.json')
+    return found.get('phantom', _OTHER) if isinstance(found, dict) else _OTHER
+
+_OTHER = 'data that are no phantom'
 
 def _is_made(
     folder: Path, # where the phantom shall be

@@ -246,9 +246,9 @@ def _are_labels(labels, plan): # number → name
     return is_whole and len(set(names)) == len(names) >= least
 
 def _is_answer(answer): # None for voxels
-    if answer is None or answer == dict(kind='class'): return True
-    right = set(answer) == {'kind', 'centre', 'width'} and answer['kind'] == 'number'
-    return right and _is_number(answer['centre'], -1e9, 1e9) and _is_number(answer['width'], 1e-9, 1e9)
+    if answer is None: return True
+    limits = {name: question.limits for name, question in QUESTIONS.items() if not question.on_grid}[answer['kind']]
+    return set(answer) == {'kind', *limits} and all(_is_number(answer[key], *ends) for key, ends in limits.items())
 
 # %% ../nbs/18_plan.ipynb #p20000a7
 _RULES = dict( # entry of a plan → (is it possible?, what is expected); the plan is the second argument
@@ -296,11 +296,24 @@ def require_fits(
     plan: Plan,
     task, # `Task`
 ):
-    "Raises `FastsegError` unless a plan has the channels and labels of a task"
-    for key, own, others in (('labels', plan.labels, task.labels), ('modalities', plan.modalities, task.modalities)):
+    "Raises `FastsegError` unless a plan is for the channels, labels and question of a task"
+    for key in ('asks', 'labels', 'modalities'):
+        own, others = getattr(plan, key), getattr(task, key)
         if own == others: continue
         found = f'a plan of {plan.task} with {key} {own}'
         raise FastsegError(found, f'{others} as in {task.folder_name}', 'make the plan for this task')
+    question = QUESTIONS[task.asks]
+    _require_answer(plan.network, question)
+    if plan.loss not in [other.loss for other in QUESTIONS.values() if other is not question]: return
+    found = f'loss {plan.loss!r} for a {question.name}'
+    raise FastsegError(found, f'for example {question.loss!r}', 'correct the plan')
+
+def _require_answer(network, question):
+    "Raises `FastsegError` for a network that answers other questions; one of your own may answer any"
+    name, known = network['name'], {o for other in QUESTIONS.values() for o in other.networks}
+    if name in question.networks or name not in known: return
+    expected = f'one of {", ".join(question.networks)}'
+    raise FastsegError(f'network {name!r} for a {question.name}', expected, 'choose another network')
 
 # %% ../nbs/18_plan.ipynb #fa5ef172
 @patch # fastcore's: adds a method to a class; nothing to do with patches of an image
@@ -512,11 +525,9 @@ def _whole_size(seen): # mm; the longer side of a photograph is 100 mm, whicheve
 def _answering(network, question): # dict, or None
     "The network, or its twin for another question; one that cannot answer is refused"
     if not network: return network
-    name = network['name']
-    if name.startswith('unet'): return dict(network, name=question.networks[0])
-    if name in question.networks or name not in {o for q in QUESTIONS.values() for o in q.networks}: return network
-    expected = f'one of {", ".join(question.networks)}'
-    raise FastsegError(f'network {name!r} for a {question.name}', expected, 'choose another network')
+    if network['name'].startswith('unet'): return dict(network, name=question.networks[0])
+    _require_answer(network, question)
+    return network
 
 # %% ../nbs/18_plan.ipynb #pl000011
 def _plan_of(seen, spacing, patch, batch, rules, network, why, **more) -> Plan:

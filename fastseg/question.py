@@ -10,7 +10,7 @@ __all__ = ['QUESTIONS', 'Question', 'metrics_in', 'settled', 'mean_text', 'Answe
 import csv, io, json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from .settings import FastsegError, read_json, write_json
@@ -108,6 +108,8 @@ class Question:
     means: Callable|None=None # table → DataFrame
     decide: Callable|None=None # (mean output of the networks, plan) → answer and more
     answer: Callable=lambda targets: None # targets → what a plan keeps of them
+    limits: dict=field(default_factory=dict) # numbers that it keeps → least and most
+    columns: Callable=lambda labels: {'answer'} # labels → what a table of answers has to have
     number: Callable|None=None # case → which entry of an answer has to be a number
     said: type|tuple=() # what an answer is, in a file
     def named(self, labels): return list(labels.values())[1 if self.has_background else 0:]
@@ -141,14 +143,14 @@ _NUMBER = Metric('error', 'absolute error', better=-1, digits=1), Metric('relati
 _CLASS = Metric('log_loss', 'log loss', better=-1, margin=.05), Metric('wrong', 'wrong answers', better=-1)
 
 QUESTIONS = {question.name: question for question in (
-    Question('voxels', tuple(METRICS.values()), 'dice_ce', 'patch_dice', ('unet', 'slabs', 'deeplab'),
-        on_grid=True, has_background=True),
+    Question('voxels', tuple(METRICS.values()), 'dice_ce', 'patch_dice',
+        ('unet', 'slabs', 'slices', 'deeplab', 'perceiver'), on_grid=True, has_background=True),
     Question('number', _NUMBER, 'huber', 'mae', resizes=False, batch=8, rows=_number_rows, means=_number_means,
         decide=_decide_number, answer=_scale_of, number=lambda case: 'answer',
-        said=(int, float)),
+        limits=dict(centre=(-1e9, 1e9), width=(1e-9, 1e9)), said=(int, float)),
     Question('class', _CLASS, 'cross_entropy', 'accuracy', batch=8, rows=_class_rows, means=_class_means,
         decide=_decide_class, answer=lambda targets: dict(kind='class'), number=lambda case: f'p_{case.target}',
-        said=str))}
+        columns=lambda labels: {f'p_{name}' for name in labels.values()}, said=str))}
 
 # %% ../nbs/12_question.ipynb #qu000026
 def metrics_in(
@@ -270,10 +272,12 @@ def read_answers(
     try:
         text = Path(path).read_text('utf-8-sig')
         rows = json.loads(text) if Path(path).suffix == '.json' else list(csv.DictReader(io.StringIO(text)))
-        return {row['case']: dict(row, answer=row['answer']) for row in rows}
+        by_case = {row['case']: dict(row, answer=row['answer']) for row in rows}
     except OSError: raise FastsegError(f'no file {path}', 'a table of answers', 'correct the name') from None
     except (ValueError, KeyError, TypeError, RecursionError, csv.Error):
         raise FastsegError(f'{path} without "case" and "answer"', 'a row per case', fix) from None
+    if len(by_case) == len(rows): return by_case
+    raise FastsegError(f'{path} with {len(rows)} rows for {len(by_case)} cases', 'one row per case', fix)
 
 # %% ../nbs/12_question.ipynb #qu000040
 def _numbers(

@@ -23,7 +23,7 @@ from .worth import worth_of, worth_text
 from .plan import Plan
 from .model import build_model
 from .machine import device_of
-from .record import Terms, environment, epochs_of
+from .record import Terms, environment, epochs_of, require_seed
 from .run import Run, place_of, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
@@ -407,11 +407,12 @@ def source_run(
     task, # Task to learn from, or its number, name or folder
     network: dict, # `network` of the target's plan
     terms: Terms=Terms(), # without a budget: `baseline_minutes`
+    spacing='auto', # of the target's plan, where voxels are to mean the same; see `plan_baseline`
 ) -> Run: # trained and scored on fold 0
     "A run to start from, with the network of another plan; trained once, then found"
     task = Task.find(task)
     terms = with_budget(terms, task)
-    plan = plan_baseline(task, terms.minutes, device=terms.device, network=network)
+    plan = plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
     recipe = {k: v for k, v in plan.choices.items() if k not in ('patch_size', 'batch_size')} # as much as fits today
     name = mark(recipe, asdict(terms), task.root.resolve())
     out = models_path()/'sources'/f'{task.folder_name}_{name}'
@@ -544,6 +545,7 @@ def demo(
 ) -> Path: # the report
     "Makes phantoms of two tasks, trains on one, predicts, moves it onto the other beside a twin, and reports"
     terms = Terms(minutes=minutes, seed=seed) # refuses what is none before anything is made
+    require_seed(seed + 1) # of the second pair
     base = Path(out) if out else results_path()/'demo'
     n = 1
     while (base/f'run{n}').exists(): n += 1

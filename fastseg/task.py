@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .settings import FastsegError, data_path, mark, read_json
+from .settings import FastsegError, data_path, fits_disk, mark, read_json
 from .pictures import archive_of, is_picture, load_picture, number_in, picture_name, pictures_in, read_targets
 
 # %% ../nbs/02_task.ipynb #10bca73e
@@ -39,8 +39,9 @@ def case_name(
 def stamp(
     case: Case, # any case
 ) -> str: # changes when a file of the case changes
-    "A short mark of the files of a case: names, sizes and time stamps"
-    files = [*case.image, case.label] if case.label else case.image
+    "A short mark of the files of a case, or of the slices of a series: names, sizes and time stamps"
+    given = [*case.image, case.label] if case.label else case.image
+    files = [file for o in given for file in (sorted(o.iterdir()) if o.is_dir() else [o])]
     seen = [archive_of(o).stat() for o in files]
     return mark([(o.name, was.st_size, was.st_mtime_ns) for o, was in zip(files, seen)])
 
@@ -314,7 +315,7 @@ def _require_ending(
 def _is_row(row): # of "training" or "test": names an image, and perhaps a label
     row = row if isinstance(row, dict) else dict(image=row)
     image, label = row.get('image'), row.get('label') or 'none'
-    return all(isinstance(o, str) and 0 < len(Path(o).name) < 250 and '\0' not in o for o in (image, label))
+    return all(isinstance(o, str) and Path(o).name and fits_disk(f'{o}_0000') for o in (image, label))
 
 def _require_rows(
     meta: dict, # a dataset.json of MSD

@@ -9,8 +9,8 @@ __all__ = ['source_weights', 'weights_mark', 'load_source', 'shuffled', 'turned'
 import re
 from pathlib import Path
 import numpy as np, torch
-from .settings import FastsegError, mark
-from .model import NETWORKS, build_model, get_weights, model_parts, set_weights
+from .settings import FastsegError, mark, require_sealed
+from .model import NETWORKS, build_model, get_weights, model_parts, require_numbers, set_weights
 from .run import Run, place_of
 
 # %% ../nbs/30_transfer.ipynb #a90e3f32
@@ -99,13 +99,14 @@ def source_weights(
     if isinstance(source, dict): return source
     path = Path(place_of(source))
     if path.is_dir(): return Run.load(path).weights # by their check sum
-    if path.is_file(): return _state_dict(_read_checkpoint(path), path)
+    if path.is_file(): return require_numbers(_state_dict(_read_checkpoint(path), path), path)
     raise FastsegError(f'no weights at {path}', 'a finished run or a checkpoint', 'check the path')
 
 def _read_checkpoint(
     path: Path, # .safetensors, .pt or .pth
 ):  # what is in it; no code is run
     "Opens a file of weights"
+    if path.suffix == '.safetensors': require_sealed(path)
     try:
         if path.suffix != '.safetensors': return torch.load(path, map_location='cpu', weights_only=True)
         from safetensors.torch import load_file

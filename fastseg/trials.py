@@ -8,6 +8,7 @@ __all__ = ['SCRATCH', 'Arm', 'control_arms', 'Design', 'Pair', 'draw_pairs', 'Tr
 
 # %% ../nbs/34_trials.ipynb #4dd9c705
 import os, re
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from .question import QUESTIONS, load_scores, mean_text
 from .plan import Plan, plan_of
 from .dataloaders import fork_readers
 from .model import build_model
-from .record import Terms, data_sum
+from .record import Terms, data_sum, require_seed
 from .run import Run, require_same_data
 from .validate import score_run
 from .transfer import weights_mark
@@ -65,6 +66,8 @@ class Design:
     seeds: tuple=(0, 1, 2, 3, 4, 5) # a pair of runs for each, and for each fold
     test: int|str|tuple='half' # 'half' of the cases are kept apart, so many of them, or these names
     looks: int=1 # 2: judge after half of the seeds, and train the rest only if that is undecided
+    def __post_init__(self):
+        for seed in self.seeds: require_seed(seed)
     @property
     def level(self): return .96 if self.looks == 1 else .975 # how sure each verdict is
     @property
@@ -255,14 +258,28 @@ def run_jobs(
     device: str|None=None, # 'cuda' asks for a card
 ) -> list: # what the jobs returned
     "Hands work to submitit; its logs go beside the runs"
-    submitit = import_extra('submitit', 'cluster')
-    kind, wishes = cluster_of(cluster)
-    if str(device).startswith('cuda'): wishes.update(gpus_per_node=1)
     logs = models_path()/'studies'/'jobs'
-    executor = submitit.AutoExecutor(logs, kind)
-    executor.update_parameters(timeout_min=int(minutes), cpus_per_task=4, **wishes)
-    return [_result_of(job, logs) for job in executor.map_array(function, *items)]
+    with _reaching(cluster) as submitit:
+        kind, wishes = cluster_of(cluster)
+        if str(device).startswith('cuda'): wishes.update(gpus_per_node=1)
+        executor = submitit.AutoExecutor(logs, kind)
+        executor.update_parameters(timeout_min=int(minutes), cpus_per_task=4, **wishes)
+        jobs = executor.map_array(function, *items)
+    return [_result_of(job, logs) for job in jobs]
 
+# %% ../nbs/34_trials.ipynb #sp000006
+@contextmanager
+def _reaching(cluster):
+    "What a queue refuses while jobs are handed over, told in three parts"
+    submitit = import_extra('submitit', 'cluster')
+    refusals = submitit.core.utils.FailedSubmissionError, submitit.core.utils.FailedJobError
+    try: yield submitit
+    except (RuntimeError, *refusals) as e:
+        found = f'cluster {cluster}, which takes no job: {" ".join(str(e).split())[:200]}'
+        expected, fix = 'a queue that can be reached from here', 'correct --cluster, or ask who keeps it'
+        raise FastsegError(found, expected, fix) from None
+
+# %% ../nbs/34_trials.ipynb #sp000001
 def _on_cluster(trials, cluster):
     "Folders of runs that were jobs"
     cluster_of(cluster) # a wrong word is found before anything is done

@@ -19,7 +19,7 @@ from .question import QUESTIONS, Answers, load_scores, read_answers, score_answe
 from .plan import Plan
 from .model import load_tensors, set_weights
 from .run import Run
-from .predict import only_largest, predict, predict_array, save_label
+from .predict import only_largest, predict, predict_array, release, save_label
 
 # %% ../nbs/26_validate.ipynb #c8a3430e
 def score_together(
@@ -147,6 +147,7 @@ def _write_largest(run, largest, why):
 def _clean(run, task, largest):
     "Wipes islands out of labels that are drawn, and scores them; the network is not asked again"
     cases = [task.case(name) for name in run.cases[1]]
+    release(run.folder/'predictions', run.cases[1])
     for case in cases:
         path = _drawing(run.folder, case.name)
         save_label(only_largest(load_label(path)[0], largest), path, case.image[0])

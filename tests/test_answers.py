@@ -108,6 +108,17 @@ def test_outlines_lend_their_encoder_to_volumes(volumes, run_of, home, capsys):
     assert acts['head'] == 'new' and {v for k, v in acts.items() if k != 'head'} == {'copied'}
     assert Study.load(study.keep(home/'kept.json')).results[0].verdict == result.verdict
 
+def test_baseline_and_transfer_by_their_verbs(volumes, photos, run_of, home, capsys):
+    for task, run, said in ((volumes, run_of('number', volumes), 'absolute error'), (photos, run_of('class', photos), 'log loss')):
+        out = home/f'by_verb_{said[:3]}'
+        argv = ['baseline', task, '--minutes', .02, '--plan', run.folder/'plan.json', '--out', out]
+        assert main([str(o) for o in argv]) == 0
+        assert said in capsys.readouterr().out and said in (out/'report.html').read_text()
+    argv = ['transfer', run.folder, photos, '--steps', 2, '--labels', 4, '--test', 6, '--seeds', 0, 1, '--schedule',
+        'all_at_once', '--spacing', 100/32, 100/32, 100, '--out', home/'classes']
+    assert main([str(o) for o in argv]) == 0
+    assert 'log loss' in capsys.readouterr().out and len(Study.load(home/'classes').runs) == 4
+
 def test_nobody_is_on_both_sides(volumes):
     task = Task.find(volumes)
     who = {o.name: o.who for o in task.train}

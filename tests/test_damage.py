@@ -12,6 +12,7 @@ from fastseg.model import build_model, get_weights
 from fastseg.phantom import make_pictures
 from fastseg.pictures import load_picture, read_targets
 from fastseg.plan import Plan, make_plan
+from fastseg.predict import release
 from fastseg.fingerprint import fingerprint
 from fastseg.question import load_scores, read_answers, score_answers
 from fastseg.record import Record, Terms
@@ -28,7 +29,8 @@ tried = settings(max_examples=LONG or 40, derandomize=not LONG, deadline=None, d
 # inputs
 
 NUMBERS = st.integers() | st.floats(allow_nan=True, allow_infinity=True)
-JSON = st.recursive(st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
+LONG_NAMES = ['x'*300, 'ä'*200, 'a/'*3000] # longer than a disk takes: letters, bytes, all of it
+JSON = st.recursive(st.none() | st.booleans() | NUMBERS | st.text(max_size=8) | st.sampled_from(LONG_NAMES),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=6)
 
 @st.composite
@@ -107,6 +109,7 @@ def test_a_record(run, spoiled, data):
 @given(st.data())
 def test_the_cases_of_a_run(run, spoiled, data):
     (spoiled/'split.json').write_text(json.dumps(data.draw(edited(read_json(run.folder/'split.json')))))
+    write_json(spoiled/'run.json', dict(read_json(spoiled/'run.json'), split_sum='')) # as in older runs
     read_or_refused(lambda: Run.load(spoiled).cases)
 
 @tried
@@ -123,6 +126,32 @@ def test_weights(run, spoiled, data):
     "Damage is told, or it was in a place that does not matter"
     (spoiled/'weights.safetensors').write_bytes(data.draw(damaged((run.folder/'weights.safetensors').read_bytes())))
     assert read_or_refused(lambda: Run.load(spoiled).weights) is None
+
+@tried
+@given(st.data())
+def test_a_checkpoint(run, spoiled, data):
+    "Damage is told, or it was in a place that does not matter"
+    there, rows = Run.load(spoiled), [dict(steps=1, minutes=.1)]
+    there.save_checkpoint(run.weights, rows)
+    path = spoiled/'checkpoint.safetensors'
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    found = read_or_refused(there.load_checkpoint)
+    if found: assert found[1] == rows and all(w.equal(run.weights[name]) for name, w in found[0].items())
+
+@tried
+@given(st.data())
+def test_a_file_of_weights_alone(run, plan, tmp_path, data):
+    "Weights know their sum themselves, also where they were copied out of their run"
+    path = tmp_path/'weights.safetensors'
+    path.write_bytes(data.draw(damaged((run.folder/'weights.safetensors').read_bytes())))
+    read_or_refused(lambda: load_source(path, build_model(plan)))
+
+@tried
+@given(st.data())
+def test_a_list_of_labels(tmp_path, data):
+    kept = dict(by='networks', scans=dict(a='stamp'), labels=dict(a='sum'))
+    (tmp_path/'predictions.json').write_text(json.dumps(data.draw(edited(kept))))
+    read_or_refused(lambda: release(tmp_path, ['b']))
 
 @pytest.mark.parametrize('content', [7, [], [1], {}, None, 'x', {1: torch.ones(2)}, dict(a=1), dict(state_dict=3),
     dict(a=torch.ones(2))], ids=str)

@@ -12,11 +12,11 @@ from fastseg.phantom import make_phantom
 from fastseg.plan import make_plan
 from fastseg.power import false_verdicts
 from fastseg.record import Terms
-from fastseg.settings import quiet
+from fastseg.settings import FastsegError, quiet
 from fastseg.study import Study, run_study
 from fastseg.task import Task
 from fastseg.train import measure, train_run
-from fastseg.trials import SCRATCH, Arm, Design
+from fastseg.trials import SCRATCH, Arm, Design, run_jobs
 from fastseg.unfreeze import fine_tune
 from fastseg.verdict import Luck, judge
 from safetensors.torch import load_file
@@ -233,6 +233,11 @@ def test_a_cluster_measures_where_it_trains(world, tmp_path, monkeypatch):
     with quiet(): study = run_study(world['hearts'], arms, design=Design(counts=(2,), test=1, seeds=(0,)), plan=world['plan'],
         terms=Terms(steps=1, device='cpu'), cluster='local', out=tmp_path/'study')
     assert len(study.runs) == 2 and study.info['device'] == 'cpu' and study.info['timing']['step_seconds'] > 0
+
+@pytest.mark.skipif(bool(shutil.which('srun')), reason='there is a queue here, which would take the job')
+def test_a_queue_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv('FASTSEG_MODELS_PATH', str(tmp_path))
+    with pytest.raises(FastsegError, match='takes no job'): run_jobs(len, ['a'], cluster='slurm', minutes=1)
 
 # bad input
 

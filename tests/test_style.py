@@ -31,6 +31,13 @@ def test_lines_can_be_stepped_through(path):
     found = [f'line {line}: {what}' for line, what in faults(path.read_text(encoding='utf-8'))]
     assert not found, '\n'.join(found)
 
+@pytest.mark.parametrize('path', [o for o in MODULES if o.stem != 'question'], ids=lambda o: o.stem)
+def test_no_module_asks_which_question_it_is(path):
+    "What differs between voxels, numbers and classes stands in `QUESTIONS` or in a table beside its module, not in an if"
+    kinds = [o for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(node, ast.Compare)
+        for o in ast.walk(node) if isinstance(o, ast.Constant) and o.value in ('voxels', 'number', 'class')]
+    assert not kinds, f'line {kinds[0].lineno}'
+
 def test_every_fault_is_seen():
     "The test above can fail: one example of everything that it counts."
     text = "x = 1 if 2 else 3 if 4 else 5\nf = lambda a: 1 if a else 2\na = 1; b = 2\ny = '" + 'x'*120 + "'\n"
@@ -53,6 +60,12 @@ def test_opens_with_title_and_subtitle(nb):
 @each(ALL)
 def test_saved_outputs_have_no_error(nb):
     assert not [o['evalue'] for c in nb.cells for o in c.get('outputs', []) if o['output_type'] == 'error']
+
+@each(ALL)
+def test_cells_have_names_of_their_own(nb):
+    "Two cells of one name are taken for one by whoever merges notebooks, or looks for the cell of a function."
+    ids = [c['id'] for c in nb.cells]
+    assert len(set(ids)) == len(ids), [o for o in ids if ids.count(o) > 1]
 
 @each(ALL)
 def test_size(nb):
