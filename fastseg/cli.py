@@ -181,10 +181,21 @@ def _number(text): # 0, 1, 2, …
 def _count(text): # 1, 2, 3, …
     return _number(text) or _refuse(text, 'a whole number above 0')
 
+# %% ../nbs/40_cli.ipynb #sp000011
 def _cluster(text): # slurm, slurm:gpu_short
     from fastseg.trials import cluster_of
     try: cluster_of(text)
     except FastsegError as e: _refuse(text, e.expected)
+    return text
+
+def _size(text): # 8GB, 900MB
+    from fastseg.machine import parse_memory
+    try: parse_memory(text)
+    except FastsegError as e: _refuse(text[:40], e.expected)
+    return text
+
+def _length(text): # auto, native, or a number of mm
+    if text not in ('auto', 'native'): _amount(text)
     return text
 
 def _path(text): # of a file or a folder
@@ -204,8 +215,9 @@ _DEVICE = _word('--device', 'Where to compute: cuda, cuda:1, mps or cpu; the bes
 _MINUTES = _word('--minutes', 'Training time in minutes; the learning rate comes down to zero when it is over.',
     type=_amount, metavar='M')
 _SPACING = _word('--spacing', 'Working spacing: auto, native, or three lengths in mm.', nargs='+', default='auto',
-    metavar='S')
-_MEMORY = _word('--memory', 'Memory that may be used, such as 8GB; what is free if not given.', metavar='SIZE')
+    metavar='S', type=_length)
+_MEMORY = _word('--memory', 'Memory that may be used, such as 8GB; what is free if not given.', metavar='SIZE',
+    type=_size)
 _SEED = _word('--seed', 'Start of all random numbers; another seed, another run.', type=_number, default=0)
 _QUIET = _word('--quiet', 'Print nothing but errors.', action='store_true')
 

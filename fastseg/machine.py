@@ -179,7 +179,7 @@ def parse_memory(
 ): # bytes, or None
     "An amount of memory in bytes"
     if text is None: return None
-    found = re.fullmatch(r'(\d+\.?\d*|\.\d+) *([MG]I?B?)?', str(text).strip().upper())
+    found = re.fullmatch(r'(\d{1,9}(?:\.\d*)?|\.\d+) *([MG]I?B?)?', str(text).strip().upper())
     if not found: raise FastsegError(f'memory {text!r}', 'an amount such as 8GB or 900MB', 'correct --memory')
     is_mega = (found[2] or 'G').startswith('M')
     return int(float(found[1])*2**(20 if is_mega else 30))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
-from .settings import FastsegError, import_extra, require_sealed, sealed, write_file
+from .settings import FastsegError, import_extra, require_sealed, write_sealed
 from .plan import Plan
 
 # %% ../nbs/21_model.ipynb #f4e08258
@@ -550,7 +550,7 @@ def save_tensors(
 ):
     "Writes tensors so that `path` is whole or absent"
     from safetensors.torch import save
-    write_file(path, sealed(save(tensors, {k: str(v) for k, v in notes.items()})))
+    write_sealed(path, save(tensors, {k: str(v) for k, v in notes.items()}))
 
 def load_tensors(
     path: Path, # ends in .safetensors

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from safetensors import safe_open
-from .settings import FastsegError, bar, free_memory, mark, require_sealed, results_path, sealed, write_file
+from .settings import FastsegError, bar, free_memory, mark, require_sealed, results_path, write_sealed
 from .space import body_axes, from_ras, to_ras
 from .task import Case, Task, stamp
 from .plan import Plan
@@ -200,7 +200,15 @@ def _prepare_case(
         arrays.update(label=label[None], places=_label_places(label))
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()} # the file keeps bytes as they lie
     notes = dict(way=json.dumps(asdict(way)), stamp=stamp(case))
-    write_file(path, sealed(save(arrays, notes)))
+    write_sealed(path, save(arrays, notes))
+
+# %% ../nbs/19_prepare.ipynb #hw000001
+def _require_whole(path):
+    "Raises `FastsegError` for a prepared case that is damaged, and removes it, so that the next call makes it anew"
+    try: require_sealed(path)
+    except FastsegError as e:
+        path.unlink()
+        raise FastsegError(e.found, e.expected, 'give the same command again: it is made anew') from None
 
 # %% ../nbs/19_prepare.ipynb #8ef9a68a
 class Prepared:
@@ -208,7 +216,7 @@ class Prepared:
     def __init__(self, path): self.path, self.held = Path(path), {}
     def __getstate__(self): return dict(path=self.path, held={}) # a new process reads the file again
     def hold(self, device='cpu'): # reads everything, once
-        require_sealed(self.path)
+        _require_whole(self.path)
         with self._open() as file: views = {name: file.get_tensor(name) for name in file.keys()}
         self.held = {o: views[o].to('cpu' if o == 'places' else device, copy=True) for o in views} # no views any more
     def _open(self): return safe_open(self.path, 'pt')

@@ -131,8 +131,8 @@ class Record:
     waiting: float = 0. # share of the training time in which no batch was there yet
     weights_sum: str = '' # check sum of the file of the weights
     data_sum: str = '' # see `data_sum`; '' in older records
-    plan_sum: str = '' # check sum of plan.json, but for what is decided after training
-    split_sum: str = '' # and of split.json
+    plan_sum: str = '' # check sum of what is in plan.json, but for what is decided after training
+    split_sum: str = '' # and in split.json
     command: str = field(default_factory=_command) # as it was typed; '' from Python
 
 # %% ../nbs/23_record.ipynb #rm000001

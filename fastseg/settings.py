@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'fits_disk', 'data_path', 'models_path', 'results_path',
            'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'writing',
-           'write_file', 'sealed', 'require_sealed', 'plain', 'write_json', 'read_json', 'require_own', 'mark']
+           'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json', 'require_own', 'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
-import configparser, hashlib, importlib, inspect, json, math, os, sys, time, zlib
+import configparser, hashlib, importlib, inspect, json, math, os, re, sys, time, zlib
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 import fastseg
 
@@ -70,7 +71,8 @@ def fits_disk(
     path, # anything that should be the path of a file or folder
 ) -> bool:
     "Can a disk hold this name? No part may have more than 255 bytes, and all of it no more than 4000"
-    parts = [os.fsencode(part) for part in str(path).split(os.sep)]
+    try: parts = [os.fsencode(part) for part in str(path).split(os.sep)]
+    except UnicodeEncodeError: return False # half a letter
     return '\0' not in str(path) and max(map(len, parts)) < 256 and sum(map(len, parts)) + len(parts) <= 4000
 
 # %% ../nbs/00_settings.ipynb #a8b63440
@@ -90,7 +92,8 @@ def _folder(
     start, value, where = _source_of(key)
     try: found = start/Path(value).expanduser()
     except (ValueError, RuntimeError): found = None # the home of nobody
-    if found and fits_disk(found): return found.resolve()
+    with suppress(RuntimeError): # links that lead round in a circle
+        if found and fits_disk(found): return found.resolve()
     raise FastsegError(f'{key} = {value!r} in {where}', 'the path of a folder', 'correct it')
 
 # %% ../nbs/00_settings.ipynb #9a1aa2c3
@@ -190,7 +193,7 @@ def _cached(group): # bytes
 def _free_on_mac():
     "A Mac shares its memory between processor and card, but the card does not get all of it"
     from torch import mps
-    return mps.recommended_max_memory() - mps.driver_allocated_memory()
+    return mps.recommended_max_memory() - mps.current_allocated_memory()
 
 def _free_on_card(device):
     "What nobody has, and what PyTorch has but does not use"
@@ -225,51 +228,55 @@ def write_file(
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temp, path)
-            _sweep(path)
     finally:
         if temp.exists(): temp.unlink()
+    _sweep(path.parent.resolve())
     return path
 
 # %% ../nbs/00_settings.ipynb #sp000002
-def _sweep(path):
-    "Removes what writers of the same file left behind when they were killed, more than a day ago"
-    for other in path.parent.iterdir():
-        is_left = other.name.startswith(f'.{path.name}.') and len(other.name) == len(path.name) + 10
-        with suppress(FileNotFoundError): # another process may be done with it
-            if is_left and other.stat().st_mtime < time.time() - 86400: other.unlink()
+@lru_cache(None) # once for each folder
+def _sweep(folder):
+    "Removes what writers left behind when they were killed, more than a day ago"
+    with suppress(OSError): # a file of somebody else, or that another process removes
+        for path in folder.iterdir():
+            is_left = re.fullmatch(r'\..+\.[0-9a-f]{8}', path.name)
+            if is_left and path.stat().st_mtime < time.time() - 86400: path.unlink()
 
 # %% ../nbs/00_settings.ipynb #sl000002
-def sealed(
-    file: bytes, # as safetensors writes it
-) -> bytes:
-    "The same file, with a check sum of its numbers in the header"
+def write_sealed(
+    path, # file to write
+    file: bytes, # as safetensors makes it
+) -> Path:
+    "Writes such a file with a check sum in its header"
     header, numbers = _opened(file)
-    notes = dict(header.get('__metadata__', {}), sum=_sum(header, numbers))
+    notes = dict(header.get('__metadata__', {}), fastseg_sum=_sum(header, [numbers]))
     text = json.dumps(dict(header, __metadata__=notes)).encode()
     text += b' '*(-len(text) % 8) # numbers begin at a multiple of eight
-    return b''.join([len(text).to_bytes(8, 'little'), text, numbers])
+    return write_file(path, lambda to: to.writelines([len(text).to_bytes(8, 'little'), text, numbers]))
 
 def _opened(file) -> tuple: # header, bytes of the numbers
     "The two parts of a file of safetensors"
     end = 8 + int.from_bytes(file[:8], 'little')
     return json.loads(file[8:end]), memoryview(file)[end:]
 
-def _sum(header, numbers):
-    "Check sum of the numbers, and of the header but for the sum itself"
-    notes = {key: text for key, text in header.get('__metadata__', {}).items() if key != 'sum'}
-    rest = json.dumps(dict(header, __metadata__=notes), sort_keys=True).encode()
-    return f'{zlib.crc32(numbers, zlib.crc32(rest)):08x}'
+def _sum(header, pieces): # pieces of the bytes of the numbers
+    "Check sum of the header, but for the sum itself, and of the numbers"
+    notes = {key: text for key, text in header.get('__metadata__', {}).items() if key != 'fastseg_sum'}
+    found = zlib.crc32(json.dumps(dict(header, __metadata__=notes), sort_keys=True).encode())
+    for piece in pieces: found = zlib.crc32(piece, found)
+    return f'{found:08x}'
 
 # %% ../nbs/00_settings.ipynb #sl000003
 def require_sealed(
-    path, # of a file that was `sealed`
+    path, # of a file from `write_sealed`
 ):
     "Raises `FastsegError` if a file does not hold what was written; without a sum nothing is known"
     try:
-        header, numbers = _opened(Path(path).read_bytes())
-        wanted = header.get('__metadata__', {}).get('sum')
-        if wanted in (None, _sum(header, numbers)): return
-    except (OSError, ValueError, AttributeError): return # no such file: whoever reads it will say so
+        with open(path, 'rb') as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), 'little')))
+            wanted = header.get('__metadata__', {}).get('fastseg_sum')
+            if wanted in (None, _sum(header, iter(partial(file.read, 2**24), b''))): return
+    except (OSError, ValueError, AttributeError, OverflowError, MemoryError): return # who reads it will say so
     raise FastsegError(f'{path}, changed since it was written', 'the check sum in its header', 'copy or make it again')
 
 # %% ../nbs/00_settings.ipynb #8ebbd880

@@ -41,7 +41,7 @@ def stamp(
 ) -> str: # changes when a file of the case changes
     "A short mark of the files of a case, or of the slices of a series: names, sizes and time stamps"
     given = [*case.image, case.label] if case.label else case.image
-    files = [file for o in given for file in (sorted(o.iterdir()) if o.is_dir() else [o])]
+    files = [file for o in given for file in (sorted(filter(Path.is_file, o.iterdir())) if o.is_dir() else [o])]
     seen = [archive_of(o).stat() for o in files]
     return mark([(o.name, was.st_size, was.st_mtime_ns) for o, was in zip(files, seen)])
 

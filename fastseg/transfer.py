@@ -99,7 +99,7 @@ def source_weights(
     if isinstance(source, dict): return source
     path = Path(place_of(source))
     if path.is_dir(): return Run.load(path).weights # by their check sum
-    if path.is_file(): return require_numbers(_state_dict(_read_checkpoint(path), path), path)
+    if path.is_file(): return _state_dict(_read_checkpoint(path), path)
     raise FastsegError(f'no weights at {path}', 'a finished run or a checkpoint', 'check the path')
 
 def _read_checkpoint(
@@ -168,15 +168,15 @@ def load_source(
     weights, own = source_weights(source), get_weights(model)
     kind, part_of = NETWORKS[model.architecture], _part_of(model)
     at_place = {place: weights[name] for place, name in kind.places(weights).items()}
-    squeezed = int(np.prod(getattr(model, 'squeeze', 1)))
-    rows, result = [], {}
+    block = int(np.prod(getattr(model, 'squeeze', 1)))
+    rows, new = [], {}
     for place, name in kind.places(own).items():
         value, target = at_place.get(place), own[name]
-        action, result[name] = _fit_tensor(value, target, place, kind, squeezed)
+        action, new[name] = _fit_tensor(value, target, place, kind, block)
         rows.append(dict(part_of[name], name=name, action=action, source=getattr(value, 'shape', None),
             target=target.shape, numbers=target.numel()))
     _require_some(rows, weights)
-    set_weights(model, result)
+    set_weights(model, require_numbers(new, 'source'))
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_transfer.ipynb #50cca0c4

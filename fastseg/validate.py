@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 import numpy as np
-from .settings import FastsegError, say
+from .settings import FastsegError, read_json, say, write_json
 from .task import Task, case_name, load_label, place_and_column
 from .space import spacing_of
 from .evaluate import Scores, dice, evaluate, score_case
@@ -19,7 +19,7 @@ from .question import QUESTIONS, Answers, load_scores, read_answers, score_answe
 from .plan import Plan
 from .model import load_tensors, set_weights
 from .run import Run
-from .predict import only_largest, predict, predict_array, release, save_label
+from .predict import only_largest, predict, predict_array, redrawing, save_label
 
 # %% ../nbs/26_validate.ipynb #c8a3430e
 def score_together(
@@ -141,16 +141,17 @@ def _write_largest(run, largest, why):
     "A plan with the decision in it; scores of labels that were drawn otherwise go first"
     if largest:
         for name in ('scores.json', 'report.html'): (run.folder/name).unlink(missing_ok=True)
-    reasons = {**run.plan.reasons, 'largest': why}
-    replace(run.plan, largest=largest, reasons=reasons).save(run.folder/'plan.json')
+    path = run.folder/'plan.json'
+    kept = read_json(path) # not a whole new plan: the record knows the sum of the rest
+    write_json(path, dict(kept, largest=largest, reasons=dict(kept['reasons'], largest=why)))
 
 def _clean(run, task, largest):
     "Wipes islands out of labels that are drawn, and scores them; the network is not asked again"
     cases = [task.case(name) for name in run.cases[1]]
-    release(run.folder/'predictions', run.cases[1])
-    for case in cases:
-        path = _drawing(run.folder, case.name)
-        save_label(only_largest(load_label(path)[0], largest), path, case.image[0])
+    with redrawing(run.folder/'predictions', run.cases[1]):
+        for case in cases:
+            path = _drawing(run.folder, case.name)
+            save_label(only_largest(load_label(path)[0], largest), path, case.image[0])
     _scores_of(run.folder, task, cases).save(run.folder/'scores.json')
 
 # %% ../nbs/26_validate.ipynb #pc000028

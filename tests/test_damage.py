@@ -12,7 +12,7 @@ from fastseg.model import build_model, get_weights
 from fastseg.phantom import make_pictures
 from fastseg.pictures import load_picture, read_targets
 from fastseg.plan import Plan, make_plan
-from fastseg.predict import release
+from fastseg.predict import redrawing
 from fastseg.fingerprint import fingerprint
 from fastseg.question import load_scores, read_answers, score_answers
 from fastseg.record import Record, Terms
@@ -151,7 +151,7 @@ def test_a_file_of_weights_alone(run, plan, tmp_path, data):
 def test_a_list_of_labels(tmp_path, data):
     kept = dict(by='networks', scans=dict(a='stamp'), labels=dict(a='sum'))
     (tmp_path/'predictions.json').write_text(json.dumps(data.draw(edited(kept))))
-    read_or_refused(lambda: release(tmp_path, ['b']))
+    read_or_refused(lambda: redrawing(tmp_path, []).__enter__())
 
 @pytest.mark.parametrize('content', [7, [], [1], {}, None, 'x', {1: torch.ones(2)}, dict(a=1), dict(state_dict=3),
     dict(a=torch.ones(2))], ids=str)
