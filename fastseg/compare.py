@@ -227,7 +227,7 @@ def _draw_gain(
 def _gain_text(comparison): return f'{comparison.result["difference"]:+.{comparison.metrics[0].digits}f}'
 
 # %% ../nbs/15_compare.ipynb #347417a9
-_MARKS = '; dots: cases, strokes: pairs of runs, bar: interval, grey: does not matter'
+_MARKS = '\ndots: cases, strokes: pairs of runs, bar: interval, grey: does not matter'
 
 def show_gains(
     results, # one Comparison, or several against the same twin
