@@ -88,7 +88,7 @@ def _store(
     return results_path()/'preprocessed'/f'{task.folder_name}-{name}'/'fingerprint.json'
 
 def _kept_rows(store):
-    "What an earlier call has kept; a file that is spoiled counts as none"
+    "What an earlier call has kept; a file that is spoiled or not there counts as none"
     try: rows = read_json(store)
     except FastsegError: return {}
     is_right = isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
@@ -101,7 +101,7 @@ def _read_rows(
 ) -> dict: # case → row, all training cases
     "Rows of the kept file, completed by those that are new"
     store = _store(task)
-    rows = _kept_rows(store) if store.exists() else {}
+    rows = _kept_rows(store)
     stamps = {c.name: stamp(c) for c in task.train}
     todo = [c for c in task.train if rows.get(c.name, {}).get('stamp') != stamps[c.name]]
     with ThreadPoolExecutor(workers) as pool:

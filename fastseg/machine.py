@@ -97,7 +97,9 @@ def time_ways(
     device, # torch.device
 ) -> dict: # arithmetic → seconds of a step, the fastest first
     "Tries number formats and memory layouts on the real network"
-    try: model, x = build_model(plan, seed=0).to(device), _any_batch(plan, device)
+    try:
+        model = build_model(plan, seed=0).to(device)
+        x = torch.randn(plan.batch_size, len(plan.modalities), *plan.patch_size, device=device)
     except RuntimeError as error:
         if not is_out_of_memory(error): raise
         raise _no_room(plan) from None
@@ -109,9 +111,6 @@ def time_ways(
             if not is_out_of_memory(error): raise
     if timings: return dict(sorted(timings.items(), key=lambda pair: pair[1]))
     raise _no_room(plan)
-
-def _any_batch(plan, device): # [B,C,W,H,D]
-    return torch.randn(plan.batch_size, len(plan.modalities), *plan.patch_size, device=device)
 
 def _no_room(plan) -> FastsegError:
     found = f'no memory for a step of {plan.batch_size} × {tuple(plan.patch_size)} voxels'

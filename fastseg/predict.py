@@ -216,7 +216,7 @@ def _cases_of(
     for file in files: by_case.setdefault(case_name(file)[:-5], []).append(file)
     for group in by_case.values():
         if len({case_name(file) for file in group}) == len(group): continue
-        found = f'{" and ".join(file.name for file in group)}'
+        found = ' and '.join(file.name for file in group)
         raise FastsegError(found, 'one file for each modality', 'take those away that are there twice')
     return [Case(name, tuple(group)) for name, group in by_case.items()]
 
@@ -354,9 +354,8 @@ class _Done:
         networks = [o.record.weights_sum or o.folder.resolve() for o in runs]
         code = [class_scores, prepare, restore, only_largest]
         self.by = mark(networks, flips, probabilities, plan.choices, code=code)
-        self.scans, self.labels, self.saved = self.kept(), {}, time.monotonic() # labels: those of this call
-    def kept(self):
-        listed = _listed(self.out)
+        self.scans, self.labels, self.saved = self.kept(_listed(out)), {}, time.monotonic() # labels: those of this call
+    def kept(self, listed): # only what the same networks did
         return listed['scans'] if listed['by'] == self.by else {}
     def has(self, case):
         try: return self.scans.get(case.name) == stamp(case) and (self.out/f'{case.name}.nii.gz').is_file()
@@ -366,9 +365,10 @@ class _Done:
         self.labels[case.name] = _sum_of(self.out/f'{case.name}.nii.gz')
         if time.monotonic() - self.saved > 2: self.save()
     def save(self, without=()): # another process may have added to the list
-        labels = {**_listed(self.out)['labels'], **self.labels}
+        listed = _listed(self.out)
+        labels = {**listed['labels'], **self.labels}
         for name in without: del labels[name]
-        write_json(self.path, dict(by=self.by, scans={**self.kept(), **self.scans}, labels=labels))
+        write_json(self.path, dict(by=self.by, scans={**self.kept(listed), **self.scans}, labels=labels))
         self.saved = time.monotonic()
 
 # %% ../nbs/25_predict.ipynb #sp000007
