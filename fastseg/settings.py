@@ -250,7 +250,7 @@ def write_sealed(
     "Writes such a file with a check sum in its header"
     header, numbers = _opened(file)
     notes = dict(header.get('__metadata__', {}), fastseg_sum=_sum(header, [numbers]))
-    text = json.dumps(dict(header, __metadata__=notes)).encode()
+    text = json.dumps(dict(header, __metadata__=notes), sort_keys=True).encode()
     text += b' '*(-len(text) % 8) # numbers begin at a multiple of eight
     return write_file(path, lambda to: to.writelines([len(text).to_bytes(8, 'little'), text, numbers]))
 
