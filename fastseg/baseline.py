@@ -58,7 +58,7 @@ def plan_baseline(
     "The plan that `train_baseline` would use: made from the fingerprint, then fitted to the memory"
     device, minutes = device_of(device), minutes or baseline_minutes(task)
     plan = make_plan(fingerprint(task), device.type, minutes, spacing=spacing, network=network,
-        most_voxels=profile().patch_voxels)
+        most_voxels=profile().patch_voxels, width=profile().width)
     return fit_to_memory(plan, device, memory)
 
 # %% ../nbs/33_baseline.ipynb #1e48dfe7

@@ -146,13 +146,14 @@ def _patch_and_network(
     voxels: float, # that a patch may have
     network: dict|None=None, # one that exists already; None: the one that suits the patch
     in_full: bool=False, # every voxel, and a patch that is shaped like the case, as nnU-Net has it
+    width: int=32, # features of the first level
 ): # patch in voxels, and the network
     "The whole case if it fits; otherwise the longest side is shortened until it does"
     if network: return fit_patch(shape, spacing, voxels, network), network
     shape, spacing = np.asarray(shape, float), np.asarray(spacing, float)
     size = np.minimum(np.ceil(shape), _cube(spacing)) if in_full else np.ceil(shape)
     while True:
-        network = _unet(size, spacing, most=6, squeezed=False) if in_full else _unet(size, spacing)
+        network = _unet(size, spacing, width, **(dict(most=6, squeezed=False) if in_full else {}))
         factor = patch_factor(network)
         rounded = (np.ceil(size/factor)*factor).astype(int)
         if rounded.prod() <= voxels: return rounded.tolist(), network
@@ -504,18 +505,18 @@ def _whole_plan(
     seen: Fingerprint, # of a task that asks for a number or a class
     voxels: float, # that a case may have
     spacing, # see `make_plan`
-    network, # see `make_plan`
+    network, width, # see `make_plan`
 ) -> Plan:
     "A plan that shows whole cases to an encoder"
     question = QUESTIONS[seen.asks]
     working, why_mm = _working_spacing(seen, seen.largest, voxels, True, spacing, _why_whole)
-    rules, why_rules = _normalisation(seen)
-    patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network)
+    rules, scale = _normalisation(seen)
+    patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network, width=width)
     is_flat = seen.shape[2] == 1 # no left and right
     more = dict(loss=question.loss, foreground=0, flips=[0, 1][:1 + is_flat], answer=question.answer(seen.targets))
     batch = min(question.batch, len(seen.cases))
-    why = _REASONS | _WHOLE_REASONS | dict(spacing=why_mm, normalisation=why_rules)
-    if network: why['network'] = 'chosen by the user, or that of another plan'
+    why = _REASONS | _WHOLE_REASONS | dict(spacing=why_mm, normalisation=scale)
+    if network: why['network'] = 'chosen by the user, or of another plan'
     return _plan_of(seen, working, patch, batch, rules, _answering(net, question), why, **more)
 
 def _whole_size(seen): # mm; the longer side of a photograph is 100 mm, whichever it is
@@ -544,15 +545,16 @@ def make_plan(
     spacing: str|list='auto', # 'auto', 'native' or three values in mm
     network: dict|None=None, # `network` of another plan, so that weights can move
     most_voxels: float|None=None, # of a patch; None: what suits device and time
+    width: int=32, # features of the network's first level
 ) -> Plan: # with a reason for each choice
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
-    if seen.targets: return _whole_plan(seen, voxels/4, spacing, network)
+    if seen.targets: return _whole_plan(seen, voxels/4, spacing, network, width)
     working, mm = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
     rules, scale = _normalisation(seen)
     shape, full = seen.size/working, _has_hours(device, minutes)
     own = _answering(network, QUESTIONS[seen.asks])
-    patch, net = _patch_and_network(shape, working, voxels, own, full)
+    patch, net = _patch_and_network(shape, working, voxels, own, full, width)
     batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
     why = _reasons(own, full, spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
     return _plan_of(seen, working, patch, batch, rules, net, why, turned=.2)

@@ -117,9 +117,10 @@ class Profile:
     "Limits for what the defaults of the library and the notebooks take on; None: no limit but what suits the task"
     minutes: float|None=None # of training, at most
     patch_voxels: float|None=None # voxels of a patch, at most
+    width: int=32 # features of a network's first level
     def budget(self, minutes): return min(minutes, self.minutes or minutes)
 
-PROFILES = dict(full=Profile(), small=Profile(minutes=.02, patch_voxels=6e4))
+PROFILES = dict(full=Profile(), small=Profile(minutes=.02, patch_voxels=6e4, width=8))
 
 # %% ../nbs/00_settings.ipynb #p0000002
 def profile():
