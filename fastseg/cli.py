@@ -41,11 +41,13 @@ def _check(words):
 def _plan(words):
     "Prints a plan with its reasons"
     from fastseg.baseline import plan_baseline
+    from fastseg.model import network_of
     from fastseg.plan import Plan
     from fastseg.task import Task
     if words.out: require_own(words.out, Plan.load)
-    task = Task.find(words.task)
-    plan = plan_baseline(task, words.minutes, device=words.device, spacing=words.spacing, memory=words.memory)
+    network = network_of(words.network) if words.network else None
+    plan = plan_baseline(Task.find(words.task), words.minutes, device=words.device, spacing=words.spacing,
+        memory=words.memory, network=network)
     print(plan.explain())
     if words.out: print(f'plan: {plan.save(words.out)}')
 
@@ -73,18 +75,23 @@ def _baseline(words):
         processes=words.processes)
 
 # %% ../nbs/40_cli.ipynb #2712d64a
-def _transfer(words):
-    "Fine-tunes a run onto a task, with its twin from scratch"
-    from fastseg.record import Terms
-    from fastseg.study import transfer
+def _design(words):
+    "Who is labelled and who is scored, and how often"
     from fastseg.trials import Design
     seeds = words.seeds or range(12 if words.until_decided else 6)
     test, looks = 'half' if words.test is None else words.test, 2 if words.until_decided else 1
-    design = Design((words.labels,), tuple(words.folds), tuple(seeds), test, looks)
+    return Design((words.labels,), tuple(words.folds), tuple(seeds), test, looks)
+
+def _transfer(words):
+    "Fine-tunes a run onto a task, with its twin from scratch"
+    from fastseg.plan import Plan
+    from fastseg.record import Terms
+    from fastseg.study import transfer
     terms = Terms(minutes=words.minutes, steps=words.steps, device=words.device)
-    how = dict(schedule=words.schedule, controls=words.controls, only_plan=words.plan)
+    plan = Plan.load(words.target_plan) if words.target_plan else None
+    how = dict(schedule=words.schedule, controls=words.controls, only_plan=words.plan, plan=plan)
     where = dict(workers=words.workers, cluster=words.cluster, out=words.out)
-    transfer(words.source, words.target, **how, design=design, terms=terms, spacing=words.spacing, **where)
+    transfer(words.source, words.target, **how, design=_design(words), terms=terms, spacing=words.spacing, **where)
 
 # %% ../nbs/40_cli.ipynb #284e4287
 def _predict(words):
@@ -240,6 +247,8 @@ _TRANSFER = [
     _word('--steps', 'Steps of every run, instead of minutes.', type=_count, metavar='N'),
     _word('--controls', 'Train two controls too: a frozen random encoder and shuffled source weights.',
         action='store_true'), _SPACING, _DEVICE,
+    _word('--target-plan', 'A plan of the target, kept by `fastseg plan --out`; needed for weights that are no run and '
+        'no U-Net.', metavar='FILE'),
     _word('--workers', 'Runs at the same time; one per graphics card if not given.', type=_count, metavar='N'),
     _word('--cluster', "Hand the runs to submitit (needs the extra 'cluster'): slurm, slurm:PARTITION or local.",
         type=_cluster, metavar='KIND'),
@@ -306,7 +315,8 @@ VERBS = dict(
     check=(_check, 'Look for everything in a data set that would spoil training.', [_TASK,
         _word('--json', 'Print the findings as JSON.', action='store_true')]),
     plan=(_plan, 'Say how a task would be trained, with a reason for every choice.', [_TASK, _MINUTES, _SPACING,
-        _MEMORY, _DEVICE, _word('--out', 'Keep the plan as JSON, to edit it or to train with it.', metavar='FILE')]),
+        _MEMORY, _DEVICE, _word('--network', 'Instead of a U-Net: timm:NAME, monai:NAME or deeplab.', metavar='NAME'),
+        _word('--out', 'Keep the plan as JSON, to edit it or to train with it.', metavar='FILE')]),
     baseline=(_baseline, 'Train a model, score it on whole cases kept apart, and write a report; goes on where it was '
         'interrupted.', _BASELINE),
     transfer=(_transfer, 'Fine-tune a run onto another task beside a twin from scratch, and say whether it helped; '

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'computing', 'SqueezedUNet', 'run_as',
            'SqueezedEncoder', 'Flat', 'Deep', 'stack_slices', 'unstack_slices', 'Slices', 'PlaneUNet', 'slab_starts',
-           'Slabs', 'PerceiverSlab', 'token_places', 'Architecture', 'build_model', 'model_parts', 'grad_cam',
-           'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors', 'require_numbers']
+           'Slabs', 'PerceiverSlab', 'token_places', 'Architecture', 'network_of', 'build_model', 'model_parts',
+           'grad_cam', 'splitter', 'show_network', 'get_weights', 'set_weights', 'save_tensors', 'load_tensors',
+           'require_numbers']
 
 # %% ../nbs/21_model.ipynb #f5c14333
 import re, sys
@@ -420,6 +421,17 @@ NETWORKS = dict(
     deeplab=Architecture(_deeplab, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST))
+
+# %% ../nbs/21_model.ipynb #nw000002
+def network_of(
+    word: str, # 'timm:NAME', 'monai:NAME' or 'deeplab'
+) -> dict: # `network` of a plan
+    "A network that is chosen by its name alone"
+    name, _, model = word.partition(':')
+    if name in ('timm', 'monai') and model: return dict(name=name, arguments=dict(model=model))
+    if word == 'deeplab': return dict(name=word, arguments={})
+    expected = 'timm:NAME, monai:NAME or deeplab'
+    raise FastsegError(f'network {word!r}', expected, 'leave it out, and the plan shapes a U-Net')
 
 # %% ../nbs/21_model.ipynb #806dc0d5
 def build_model(

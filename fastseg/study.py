@@ -160,12 +160,11 @@ def _require_arms(arms, least=2):
     raise FastsegError(f'arms {", ".join(names)}', expected, 'add what is missing')
 
 # %% ../nbs/35_study.ipynb #1be39989
-def _target_plan(task, arms, design, terms, spacing) -> Plan:
-    "A plan with the network of the first source that is a run; of those kept apart it knows no answer"
+def _target_plan(task, arms, terms, spacing) -> Plan:
+    "A plan with the network of the first source that is a run"
     runs = [arm.source for arm in arms if arm.source and (Path(arm.source)/'plan.json').exists()]
     network = Run.load(runs[0]).plan.network if runs else None
-    plan = plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
-    return scaled_to(plan, task, draw_pairs(task, design)[0].train)
+    return plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
 
 def _found_study(folder, asked):
     "The study that is there already, if it is the same; None if the folder is free"
@@ -186,7 +185,8 @@ def _whole_epochs(terms, timing) -> int:
 # %% ../nbs/35_study.ipynb #d21f5c56
 def _ask_machine(task, arms, design, terms, spacing, plan) -> tuple: # plan, timing, kind of device, environment
     "All that depends on the machine that is going to train"
-    plan = plan or _target_plan(task, arms, design, terms, spacing)
+    plan = plan or _target_plan(task, arms, terms, spacing)
+    plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # of those kept apart it knows no answer
     for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
     pair = draw_pairs(task, design, design.counts[-1])[0]
     plan, timing = measure(task, plan, replace(terms, split=(pair.train, pair.test)))

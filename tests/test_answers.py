@@ -119,6 +119,27 @@ def test_baseline_and_transfer_by_their_verbs(volumes, photos, run_of, home, cap
     assert main([str(o) for o in argv]) == 0
     assert 'log loss' in capsys.readouterr().out and len(Study.load(home/'classes').runs) == 4
 
+def test_weights_without_a_run(volumes, home, capsys):
+    "They say nothing of their network, so the plan does."
+    from fastseg.model import build_model, get_weights, save_tensors
+    from fastseg.plan import Plan
+    path, weights = home/'resnet.json', home/'bare.safetensors'
+    argv = ['plan', volumes, '--minutes', 1, '--spacing', 3, 3, 3, '--network', 'monai:resnet10', '--out', path]
+    assert main([str(o) for o in argv]) == 0
+    plan = Plan.load(path)
+    save_tensors(weights, get_weights(build_model(plan, seed=1)))
+    argv = ['transfer', weights, volumes, '--steps', 2, '--labels', 2, '--test', 2, '--seeds', 0, 1, '--schedule',
+        'all_at_once', '--target-plan', path, '--out', home/'bare']
+    assert main([str(o) for o in argv]) == 0
+    study = Study.load(home/'bare')
+    assert study.plan.network == dict(name='monai', arguments=dict(model='resnet10'))
+    kept = {row['case'] for row in study.runs[0]['scores']}
+    known = [case.target for case in Task.find(volumes).train if case.name not in kept]
+    assert study.plan.answer['centre'] == pytest.approx(np.mean(known)) != plan.answer['centre'], 'of those who train'
+    one_line(capsys, ['plan', volumes, '--network', 'resnet10'], "network 'resnet10'", 'monai:NAME')
+    one_line(capsys, ['plan', volumes, '--network', 'deeplab'], 'deeplab')
+    one_line(capsys, ['plan', volumes, '--network', 'monai:resnet11'], 'resnet11')
+
 def test_nobody_is_on_both_sides(volumes):
     task = Task.find(volumes)
     who = {o.name: o.who for o in task.train}
