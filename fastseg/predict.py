@@ -144,11 +144,11 @@ def save_label(
 ):
     "Writes a label, or probabilities, that lie exactly on their scan"
     import nibabel as nib
-    header = nib.load(scan).header
-    file = nib.Nifti1Image(label, nib.load(scan).affine, nib.Nifti1Header())
+    like = nib.load(scan)
+    file = nib.Nifti1Image(label, like.affine, nib.Nifti1Header())
     file.header.set_xyzt_units('mm')
-    file.set_qform(file.affine, int(header['qform_code']) or 1)
-    file.set_sform(file.affine, int(header['sform_code']) or 1)
+    file.set_qform(file.affine, int(like.header['qform_code']) or 1)
+    file.set_sform(file.affine, int(like.header['sform_code']) or 1)
     def write(to):
         with gzip.GzipFile('', 'wb', 1, to, mtime=0) as packed: packed.write(file.to_bytes())
     write_file(path, write)

@@ -97,18 +97,25 @@ def _kept_apart(
     task: Task, # with its folder
     test: int|str|tuple, # see `Design`
 ) -> list: # of names
-    "Who is scored: names as they are given, or the last of those whose scan is there once"
+    "Who is scored: names as they are given, or so many of those whose scan is there once"
     names = sorted(c.name for c in task.train)
     if isinstance(test, (tuple, list)): kept = sorted(test)
     else:
         people = _people(task.train)
         n = len(people)//2 if test == 'half' else test
         once = sorted(who for who, cases in people.items() if not _copied(task.place) & set(cases))
-        chosen = once[-n:] if isinstance(n, int) and 0 < n <= len(once) else []
+        chosen = _spread(once, task, n) if isinstance(n, int) and 0 < n <= len(once) else []
         kept = sorted(name for who in chosen for name in people[who])
     if 0 < len(kept) < len(names) and not set(kept) - set(names): return kept
     found = f'test={test!r} with {len(names)} labelled cases'
     raise FastsegError(found, f"'half', 1 to {len(names) - 1}, or names of cases", 'correct test')
+
+def _spread(people, task, n): # `people`: sorted names; returns n of them
+    "The last ones; if there are answers, every so many in the order of these"
+    answers = {case.who: case.target for case in reversed(task.train)} # of two scans, the first one's
+    if None in answers.values(): return people[-n:]
+    people = sorted(people, key=lambda who: answers[who])
+    return [people[(2*i + 1)*len(people)//(2*n)] for i in range(n)]
 
 # %% ../nbs/34_trials.ipynb #tr100003
 def _pools(
@@ -258,10 +265,13 @@ def run_jobs(
     device: str|None=None, # 'cuda' asks for a card
 ) -> list: # what the jobs returned
     "Hands work to submitit; its logs go beside the runs"
+    if str(device).startswith('cuda:'):
+        expected = "'cuda', since the queue chooses the card of each job"
+        raise FastsegError(f'device {device!r} on a cluster', expected, 'leave its number out')
     logs = models_path()/'studies'/'jobs'
     with _reaching(cluster) as submitit:
         kind, wishes = cluster_of(cluster)
-        if str(device).startswith('cuda'): wishes.update(gpus_per_node=1)
+        if str(device) == 'cuda': wishes.update(gpus_per_node=1)
         executor = submitit.AutoExecutor(logs, kind)
         executor.update_parameters(timeout_min=int(minutes), cpus_per_task=4, **wishes)
         jobs = executor.map_array(function, *items)
@@ -294,7 +304,7 @@ def _say_done(trial, out, i, n):
     what = f'{trial.arm.name}, {trial.count} labels, {trial.pair.name}'
     say(f'{i} of {n}: {what}: {found} after {record.steps} steps in {record.trained_minutes:.1f} min')
 
-# %% ../nbs/34_trials.ipynb #tr100005
+# %% ../nbs/34_trials.ipynb #53acb599
 def run_trials(
     trials, # of `Trial`
     *,
