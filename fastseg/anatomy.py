@@ -349,7 +349,7 @@ _scanner_keys = dict( # key: (unit, meaning)
     widen=('share', 'by how much the width of the pixels differs'),
     gain=('share', 'MR: how much brightness differs from scan to scan (standard deviation of the logarithm)'),
     noise=('as value', 'CT: its standard deviation; MR: lowest and highest'),
-    blur=('pixels or mm', 'CT: of the noise, within a slice; MR: of the image, lowest and highest'),
+    blur=('voxels', 'CT: of the noise, within a slice; MR: of the image, lowest and highest'),
     bias=('strength', 'MR: how uneven the field of the magnet is'),
     dtype=('numpy', 'type of the numbers in the image file'),
 )

@@ -109,7 +109,7 @@ def _look_at_picture(
 
 # %% ../nbs/09_check.ipynb #mi000002
 def _middles_of(
-    label, # array as stored
+    label, # array of label values
     affine, # array 4×4, voxel x, y, z → mm
     values, # that occur
 ) -> dict: # value → [x, y, z] in mm, RAS+
@@ -130,7 +130,8 @@ def _look_at_scan(
     spacing = tuple(float(o) for o in header['pixdim'][1:4])
     n_channels = voxels.shape[3] if voxels.ndim == 4 else 1
     content = _content_of(voxels, *scaling, is_label)
-    if is_label: content['middles'] = _middles_of(voxels, affine, content['values'])
+    drawn = voxels if tuple(scaling) == (1, 0) else voxels*float(scaling[0]) + scaling[1]
+    if is_label: content['middles'] = _middles_of(drawn, affine, content['values'])
     return dict(shape=voxels.shape[:3], n_channels=n_channels, affine=affine, spacing=spacing, **content)
 
 # %% ../nbs/09_check.ipynb #34de9df6

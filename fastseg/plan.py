@@ -409,7 +409,8 @@ def _normalisation(
     rules = [_ct_window(seen, c) if ct else mr for c, ct in enumerate(seen.ct)]
     reasons = []
     if any(seen.ct):
-        reasons.append('CT: clipped to the 0.5–99.5 percentiles inside the labels, scaled by mean and deviation there')
+        where = 'inside the labels' if seen.asks == 'voxels' else 'of the whole scan'
+        reasons.append(f'CT: clipped to the 0.5–99.5 percentiles {where}, scaled by mean and deviation there')
     if not all(seen.ct):
         zeros = ', zeros left out' if is_masked else ''
         reasons.append('no scale of its own, as MR: each case and channel to mean 0, deviation 1' + zeros)
@@ -480,7 +481,7 @@ def _mirrored(
     "Left and right (axis 0) may be mirrored, unless two labels differ in nothing but their side"
     names = {name.lower() for name in plan.labels.values()}
     for left in sorted(names):
-        right = re.sub(r'\bleft\b', 'right', left)
+        right = re.sub('(?<![a-z])left(?![a-z])', 'right', left) # as a word, also in kidney_left
         if right == left or right not in names: continue
         why = f'left and right are not mirrored: the {left} would be called {right}'
         return replace(plan, flips=[axis for axis in plan.flips if axis], reasons=dict(plan.reasons, flips=why))

@@ -166,23 +166,32 @@ def bar(
     return progress_bar(things, total=total, leave=False)
 
 # %% ../nbs/00_settings.ipynb #q2000003
-_GROUPS = [('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')]
+_GROUPS = [('', 'memory.max', 'memory.current'), ('memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes')]
 
 def free_memory(
     device='cpu', # 'cuda' or 'cuda:1' asks a card
     *,
-    groups='/sys/fs/cgroup', # folder of the control group
+    groups='/sys/fs/cgroup', # folder of the control groups
+    own='/proc/self/cgroup', # file that says which of them is that of this process
 ): # bytes
     "What this process may still take: of a card, of the machine, or of its control group if that has less."
     if str(device).startswith('cuda'): return _free_on_card(device)
     import psutil
     free = [psutil.virtual_memory().available]
-    for limit, used in _GROUPS:
-        used = Path(groups)/used
-        try: free.append(int((Path(groups)/limit).read_text()) - int(used.read_text()) + _cached(used.parent))
-        except (OSError, ValueError): pass # no such group, or 'max': no limit
+    for kind, limit, used in _GROUPS:
+        for folder in _group_folders(groups, kind, own):
+            try: free.append(int((folder/limit).read_text()) - int((folder/used).read_text()) + _cached(folder))
+            except (OSError, ValueError): pass # no such group, or 'max': no limit
     if str(device).startswith('mps'): free.append(_free_on_mac())
     return max(0, min(free))
+
+def _group_folders(groups, kind, own):
+    "The folder of this process's control group, and those above it"
+    try: rows = [line.split(':', 2) for line in Path(own).read_text().splitlines()] # number:kind:place
+    except OSError: rows = []
+    root = Path(groups)/kind
+    here = root/next((place for _, kinds, place in rows if kinds == kind), '').lstrip('/')
+    return [o for o in (here, *here.parents) if o == root or root in o.parents]
 
 def _cached(group): # bytes
     "What a control group counts as used, though the system gives it back when asked: files that were read"

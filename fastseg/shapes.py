@@ -65,7 +65,7 @@ def _own_axes(
 # %% ../nbs/04_shapes.ipynb #2d22470d
 def ellipsoid(
     p, # x, y, z in mm: three arrays that broadcast
-    organ: dict, # at, size (mm), turn (3×3), power (2 or 4), taper, bend
+    organ: dict, # at, size (mm), turn (3×3, from the patient's axes to its own), power (2 or 4), taper, bend
 ): # about the distance to the surface, mm, negative inside
     "A superellipsoid, tapered and bent along its own x axis"
     u, v, w = _own_axes(p, organ)

@@ -50,7 +50,7 @@ def is_ct(
     modality: str, # name of a channel, e.g. 'CT', 'CT-contrast', 'PET/CT', 'T1'
 ) -> bool:
     "Does this channel hold CT numbers (Hounsfield units)? True if CT stands in its name as a word"
-    return bool(re.search(r'\bCT\b', str(modality), re.I))
+    return bool(re.search(r'(?<![^\W_])CT(?![^\W_])', str(modality), re.I)) # _ is no letter here
 
 # %% ../nbs/02_task.ipynb #605bed41
 @dataclass(frozen=True)
@@ -480,7 +480,7 @@ def _homes(word, known) -> list: # of folders
 # %% ../nbs/02_task.ipynb #55e4fa33
 def _load_nifti(
     path: str|Path, # .nii or .nii.gz
-) -> tuple: # (nibabel image, nothing read yet but its header)
+): # nibabel image; nothing is read yet but its header
     "Open a NIfTI file, or say in one line why that is impossible"
     import nibabel as nib
     expected = 'a NIfTI file (.nii.gz or .nii)'
