@@ -125,7 +125,7 @@ def _train_and_score(task, terms, out, plan, wishes, processes) -> Run:
 # %% ../nbs/33_baseline.ipynb #29bdcc37
 def train_baseline(
     task, # Task, or its number, name or folder
-    terms: Terms=Terms(), # without a budget: `baseline_minutes`
+    terms: Terms=Terms(), # without a budget: see `with_budget`
     *,
     out=None, # folder of the run; None: below models_path
     plan: Plan|None=None, # None makes one from the fingerprint
@@ -141,7 +141,8 @@ def train_baseline(
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    run = _train_and_score(task, terms, out, plan and undecided(plan), wishes, processes)
+    if plan: plan = scaled_to(undecided(plan), task, terms.cases(task)[0])
+    run = _train_and_score(task, terms, out, plan, wishes, processes)
     keep_largest([run], task)
     _report(run, task)
     return run

@@ -273,7 +273,7 @@ _PREDICT = [
         'then its test cases.', metavar='IMAGE_OR_FOLDER'),
     _word('--out', 'Folder for the labels; for numbers and classes a table, .csv or .json.', metavar='FOLDER',
         required=True), _DEVICE,
-    _word('--no-flips', 'Look once instead of twice: faster, a little worse.', action='store_true'),
+    _word('--no-flips', 'Look once, and not also mirrored: faster, a little worse.', action='store_true'),
     _word('--dicom-seg', "Also write labels of DICOM series as DICOM-SEG (needs the extra 'dicom').",
         action='store_true'),
     _word('--probabilities', 'Also write the probabilities of all classes.', action='store_true')]

@@ -53,7 +53,7 @@ _WHOLE = dict(huber=torch.nn.HuberLoss, cross_entropy=torch.nn.CrossEntropyLoss)
 
 def loss_function(
     name: str='dice_ce', # 'dice_ce', 'dice_focal', …, or for whole cases 'huber', 'cross_entropy'
-    weights=None, # one per label in 'dice_ce' and 'cross_entropy', background first
+    weights=None, # one per label in 'dice_ce' (both its parts) and 'cross_entropy', background first
 ) -> SegmentationLoss: # of [B,K,W,H,D] and class numbers [B,1,W,H,D], or of [B,K] and answers
     "A loss by its name"
     losses = _losses() | _WHOLE

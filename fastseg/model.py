@@ -546,7 +546,7 @@ def set_weights(
     model, # a network
     weights: dict, # as from `get_weights`, all of them
 ): # the same model
-    "Puts weights into a network; names and shapes must all agree"
+    "Puts weights into a network; each of its tensors must be there and of its shape, others are passed over"
     for name, own in get_weights(model).items():
         if name in weights and weights[name].shape == own.shape: continue
         found = f'{name} of shape {tuple(weights[name].shape)}' if name in weights else f'{name} missing'

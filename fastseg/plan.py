@@ -177,7 +177,7 @@ class Plan:
     normalisation: list # one dict per channel: kind 'zscore', 'zscore_nonzero' or 'ct' with its numbers
     network: dict # name, and arguments: what `build_model` builds
     loss: str = 'dice_ce' # name of the loss, see `loss_function`
-    label_weights: list = None # weight of each label in the cross-entropy, background first; None: all alike
+    label_weights: list = None # weight of each label in the loss, background first; None: all alike
     learning_rate: float = 6e-3 # peak of the schedule
     weight_decay: float = 1e-2 # of AdamW
     fade: float = 0. # last share of the training in which fewer and fewer patches are turned; 0: never

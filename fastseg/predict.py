@@ -7,7 +7,7 @@ __all__ = ['class_scores', 'only_largest', 'predict_array', 'save_label', 'scans
            'series_in', 'as_dicom_seg']
 
 # %% ../nbs/25_predict.ipynb #c5365df3
-import gzip, os, tempfile, time
+import gzip, os, tempfile, time, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -452,10 +452,17 @@ def _require_once(cases):
 # %% ../nbs/25_predict.ipynb #an000011
 def _read_predicted(path, plan):
     "A table as `predict` writes it"
-    rows, wanted = read_answers(path), QUESTIONS[plan.asks].columns(plan.labels)
+    rows, wanted = read_answers(path), QUESTIONS[plan.asks].columns(plan.labels) - {'answer'} or {'by'}
     if all(wanted <= set(row) for row in rows.values()): return rows
     found = f'{path} without {", ".join(sorted(wanted))}'
     raise FastsegError(found, 'a table that `predict` has written', 'choose another name')
+
+# %% ../nbs/25_predict.ipynb #an000012
+def _warn_of_large(case, image, plan):
+    "A scan that is larger than all that were trained on is not seen as a whole"
+    found, seen = image.shape[1:], tuple(plan.patch_size)
+    if all(a <= b for a, b in zip(found, seen)): return
+    warnings.warn(f'{case.name}: {found} voxels at the spacing of the plan, of which the middle {seen} are looked at')
 
 # %% ../nbs/25_predict.ipynb #sp000009
 def _predict_answers(
@@ -469,12 +476,15 @@ def _predict_answers(
     plan = runs[0].plan
     require_own(out, partial(_read_predicted, plan=plan))
     models = [o.model(device) for o in runs]
-    rows, failed = [], {}
+    rows, failed, by = [], {}, mark([o.record.weights_sum or o.folder.resolve() for o in runs], flips)
     _require_once(cases)
     for case in bar(cases):
         try: image, _ = prepare(*_whole_scan(case), plan)
-        except FastsegError as e: failed[case.name] = e
-        else: rows.append(dict(case=case.name, **whole_answer(models, image, plan, flips=flips)))
+        except FastsegError as e:
+            failed[case.name] = e
+            continue
+        _warn_of_large(case, image, plan)
+        rows.append(dict(case=case.name, **whole_answer(models, image, plan, flips=flips), by=by))
     if rows: write_answers(out, rows)
     if failed: raise _failure(failed, len(cases))
     return out

@@ -57,8 +57,9 @@ def epochs_of(
 ) -> tuple: # epochs, and steps of each
     "How a budget of steps is divided"
     if terms.epochs: return terms.epochs, 100
-    epochs = max(1, min(5, terms.steps) if terms.steps < 500 else terms.steps//100)
-    return epochs, max(1, terms.steps//epochs)
+    if terms.steps >= 500: return terms.steps//100, terms.steps//(terms.steps//100)
+    epochs = next(n for n in (5, 4, 3, 2, 1) if terms.steps % n == 0) # none is lost
+    return epochs, terms.steps//epochs
 
 # %% ../nbs/23_record.ipynb #b566e2e6
 def processor() -> str:

@@ -179,6 +179,7 @@ def _found_study(folder, asked):
 def _whole_epochs(terms, timing) -> int:
     "Steps of every run: what was named or what the minutes allow, in whole epochs"
     steps = terms.steps or forecast(Terms(minutes=terms.minutes), timing)['steps']
+    if not terms.steps and steps > 5: steps -= steps % 5 # five epochs
     epochs, each = epochs_of(Terms(steps=steps))
     return epochs*each
 
@@ -186,7 +187,7 @@ def _whole_epochs(terms, timing) -> int:
 def _ask_machine(task, arms, design, terms, spacing, plan) -> tuple: # plan, timing, kind of device, environment
     "All that depends on the machine that is going to train"
     plan = plan or _target_plan(task, arms, terms, spacing)
-    plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # of those kept apart it knows no answer
+    plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # of those kept apart (first) it knows no answer
     for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
     pair = draw_pairs(task, design, design.counts[-1])[0]
     plan, timing = measure(task, plan, replace(terms, split=(pair.train, pair.test)))
@@ -258,8 +259,9 @@ _EQUAL = ('in each pair the same cases, patches, augmentation and order, and the
     'a gain within the margin is called no difference that matters.')
 
 # %% ../nbs/35_study.ipynb #0e0da4d0
-def _require_possible(task, arms, design):
+def _require_possible(task, arms, design, terms):
     "Wrong scans, arms and numbers are found before anything is trained"
+    if terms.epochs: raise FastsegError('a budget in epochs', 'minutes or steps', f'say steps={100*terms.epochs}')
     require_clean(task)
     _require_arms(arms, least=1)
     for looks in (design, design.first_look):
@@ -275,7 +277,7 @@ def _study_folder(task, asked, terms, cluster):
 def _begun(target, arms, question, design, terms, spacing, plan, out, workers=None, cluster=None) -> tuple:
     "A study whose plan is written down, its first trials and all of them, with nothing trained yet or some"
     task = Task.find(target)
-    _require_possible(task, arms, design)
+    _require_possible(task, arms, design, terms)
     terms = _study_terms(terms, task)
     asked = _asked(arms, design, terms, plan, spacing)
     folder = Path(out) if out else _study_folder(task, asked, terms, cluster)
@@ -351,7 +353,7 @@ def run_study(
     *,
     question: str='', # in words
     design: Design=Design(), # which cases, folds and seeds, and how often the study looks
-    terms: Terms=Terms(), # minutes or steps of every run, and the device; without a budget: three minutes
+    terms: Terms=Terms(), # minutes or steps of every run, and the device; without: three minutes, or 400 steps
     spacing='auto', # for a plan that is made
     plan: Plan|None=None, # of the target; None: made for the network of the first source
     out=None, # folder; None: below results_path, named by what was asked
@@ -406,7 +408,7 @@ def transfer(
 def source_run(
     task, # Task to learn from, or its number, name or folder
     network: dict, # `network` of the target's plan
-    terms: Terms=Terms(), # without a budget: `baseline_minutes`
+    terms: Terms=Terms(), # without a budget: see `with_budget`
     spacing='auto', # of the target's plan, where voxels are to mean the same; see `plan_baseline`
 ) -> Run: # trained and scored on fold 0
     "A run to start from, with the network of another plan; trained once, then found"

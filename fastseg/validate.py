@@ -64,6 +64,7 @@ def _scores_of(folder, task, cases) -> Scores:
 def _score_answers(runs, task, cases, folder, device) -> Answers:
     "Numbers or classes, answered and scored"
     table = folder/'predictions.csv'
+    table.unlink(missing_ok=True) # one of an older version, perhaps
     predict(runs, cases, table, device=device)
     return score_answers(read_answers(table), task, [case.name for case in cases])
 
