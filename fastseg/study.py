@@ -179,7 +179,7 @@ def _found_study(folder, asked):
 def _whole_epochs(terms, timing) -> int:
     "Steps of every run: what was named or what the minutes allow, in whole epochs"
     steps = terms.steps or forecast(Terms(minutes=terms.minutes), timing)['steps']
-    if not terms.steps and steps > 5: steps -= steps % 5 # five epochs
+    if not terms.steps and 5 < steps < 500: steps -= steps % 5 # five epochs
     epochs, each = epochs_of(Terms(steps=steps))
     return epochs*each
 
