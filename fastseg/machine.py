@@ -110,6 +110,7 @@ def time_ways(
     if timings: return dict(sorted(timings.items(), key=lambda pair: pair[1]))
     raise _no_room(plan)
 
+# %% ../nbs/22_machine.ipynb #tw000001
 def _time_way(way, model, x, timings):
     "Adds the seconds of a step to `timings`, if there is memory for it"
     best = min(timings.values(), default=30.)

@@ -409,7 +409,7 @@ def _normalisation(
     rules = [_ct_window(seen, c) if ct else mr for c, ct in enumerate(seen.ct)]
     reasons = []
     if any(seen.ct):
-        where = 'inside the labels' if seen.asks == 'voxels' else 'of the whole scan'
+        where = 'inside the labels' if QUESTIONS[seen.asks].on_grid else 'of the whole scan'
         reasons.append(f'CT: clipped to the 0.5–99.5 percentiles {where}, scaled by mean and deviation there')
     if not all(seen.ct):
         zeros = ', zeros left out' if is_masked else ''

@@ -185,6 +185,7 @@ def free_memory(
     if str(device).startswith('mps'): free.append(_free_on_mac())
     return max(0, min(free))
 
+# %% ../nbs/00_settings.ipynb #gf000001
 def _group_folders(groups, kind, own):
     "The folder of this process's control group, and those above it"
     try: rows = [line.split(':', 2) for line in Path(own).read_text().splitlines()] # number:kind:place

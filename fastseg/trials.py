@@ -110,6 +110,7 @@ def _kept_apart(
     found = f'test={test!r} with {len(names)} labelled cases'
     raise FastsegError(found, f"'half', 1 to {len(names) - 1}, or names of cases", 'correct test')
 
+# %% ../nbs/34_trials.ipynb #ts000001
 def _spread(people, task, n): # `people`: sorted names; returns n of them
     "The last ones; if there are answers, every so many in the order of these"
     answers = {case.who: case.target for case in reversed(task.train)} # of two scans, the first one's
@@ -304,7 +305,7 @@ def _say_done(trial, out, i, n):
     what = f'{trial.arm.name}, {trial.count} labels, {trial.pair.name}'
     say(f'{i} of {n}: {what}: {found} after {record.steps} steps in {record.trained_minutes:.1f} min')
 
-# %% ../nbs/34_trials.ipynb #53acb599
+# %% ../nbs/34_trials.ipynb #ecd4167f
 def run_trials(
     trials, # of `Trial`
     *,
