@@ -43,6 +43,10 @@ def _as_scan(
     raise ValueError(f'shape {voxels.shape}, not x, y, z or x, y, z, modality')
 
 # %% ../nbs/09_check.ipynb #4e415147
+def _decoded(voxels, slope=1., inter=0.):
+    "Intensities, or label values, from stored numbers"
+    return voxels if (slope, inter) == (1, 0) else voxels*float(slope) + inter
+
 def _content_of(
     voxels, # array [W,H,D] or [W,H,D,C] as stored
     slope: float=1., # stored number -> intensity
@@ -54,9 +58,7 @@ def _content_of(
     n_bad, values, ends = 0, set(), set()
     flat = voxels.reshape(-1, order='F')
     for i in range(0, flat.size, 2**22):
-        part = flat[i:i + 2**22]
-        if (slope, inter) != (1, 0): part = part*float(slope) + inter
-        part = part.astype(np.float32)
+        part = _decoded(flat[i:i + 2**22], slope, inter).astype(np.float32)
         fine = part[np.isfinite(part)]
         n_bad += part.size - fine.size
         if fine.size: ends |= {float(fine.min()), float(fine.max())}
@@ -130,8 +132,7 @@ def _look_at_scan(
     spacing = tuple(float(o) for o in header['pixdim'][1:4])
     n_channels = voxels.shape[3] if voxels.ndim == 4 else 1
     content = _content_of(voxels, *scaling, is_label)
-    drawn = voxels if tuple(scaling) == (1, 0) else voxels*float(scaling[0]) + scaling[1]
-    if is_label: content['middles'] = _middles_of(drawn, affine, content['values'])
+    if is_label: content['middles'] = _middles_of(_decoded(voxels, *scaling), affine, content['values'])
     return dict(shape=voxels.shape[:3], n_channels=n_channels, affine=affine, spacing=spacing, **content)
 
 # %% ../nbs/09_check.ipynb #34de9df6

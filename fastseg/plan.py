@@ -153,7 +153,7 @@ def _patch_and_network(
     shape, spacing = np.asarray(shape, float), np.asarray(spacing, float)
     size = np.minimum(np.ceil(shape), _cube(spacing)) if in_full else np.ceil(shape)
     while True:
-        network = _unet(size, spacing, width, **(dict(most=6, squeezed=False) if in_full else {}))
+        network = _unet(size, spacing, width, most=6 if in_full else 4, squeezed=not in_full)
         factor = patch_factor(network)
         rounded = (np.ceil(size/factor)*factor).astype(int)
         if rounded.prod() <= voxels: return rounded.tolist(), network

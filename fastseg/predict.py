@@ -347,11 +347,14 @@ def redrawing(
     note(_sum_of)
 
 # %% ../nbs/25_predict.ipynb #d2000006
+def _networks_of(runs): # what tells them from others: their weights, wherever they lie
+    return [o.record.weights_sum or o.folder.resolve() for o in runs]
+
 class _Done:
     "Which labels of a folder are there already, by the same networks and of the same scans"
     def __init__(self, out, runs, plan, flips, probabilities):
         self.out, self.path, self.probabilities = out, out/'predictions.json', probabilities
-        networks = [o.record.weights_sum or o.folder.resolve() for o in runs]
+        networks = _networks_of(runs)
         code = [class_scores, prepare, restore, only_largest]
         self.by = mark(networks, flips, probabilities, plan.choices, code=code)
         self.scans, self.labels, self.saved = self.kept(_listed(out)), {}, time.monotonic() # labels: those of this call
@@ -476,15 +479,14 @@ def _predict_answers(
     plan = runs[0].plan
     require_own(out, partial(_read_predicted, plan=plan))
     models = [o.model(device) for o in runs]
-    rows, failed, by = [], {}, mark([o.record.weights_sum or o.folder.resolve() for o in runs], flips)
+    rows, failed, by = [], {}, mark(_networks_of(runs), flips)
     _require_once(cases)
     for case in bar(cases):
         try: image, _ = prepare(*_whole_scan(case), plan)
-        except FastsegError as e:
-            failed[case.name] = e
-            continue
-        _warn_of_large(case, image, plan)
-        rows.append(dict(case=case.name, **whole_answer(models, image, plan, flips=flips), by=by))
+        except FastsegError as e: failed[case.name] = e
+        else:
+            _warn_of_large(case, image, plan)
+            rows.append(dict(case=case.name, **whole_answer(models, image, plan, flips=flips), by=by))
     if rows: write_answers(out, rows)
     if failed: raise _failure(failed, len(cases))
     return out
