@@ -720,9 +720,9 @@ def _stamp(
     except OSError: return None
 
 # %% ../nbs/09_check.ipynb #31681bdd
-_BENEATH = [_decode, _as_scan, _content_of, _middles_of, _orders_of, _usual_orders, _scan, _look_at_picture, _record,
-    _look_at_scan, _finding, _letters, _shift, _is_close, _off_grid, _spacing_fault, _odd_spacing, _copies, _stray,
-    _lost_cases, _lenient_task, check_task]
+_BENEATH = [_decode, _decoded, _as_scan, _content_of, _middles_of, _orders_of, _usual_orders, _scan, _look_at_picture,
+    _record, _look_at_scan, _finding, _letters, _shift, _is_close, _off_grid, _spacing_fault, _odd_spacing, _copies,
+    _stray, _lost_cases, _lenient_task, check_task]
 
 def _note_of(
     task: Task, # with its folder
