@@ -13,9 +13,9 @@ import numpy as np
 from .settings import FastsegError, models_path, profile, say
 from .task import Task
 from .check import require_clean
-from .question import QUESTIONS, load_scores
+from .question import QUESTIONS, load_scores, scale_of
 from .fingerprint import fingerprint
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, require_fits
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
 from .run import Run, find_run, require_free
@@ -85,10 +85,13 @@ def scaled_to(
     task: Task,
     names, # of the cases that train
 ) -> Plan:
-    "A plan whose answers are scaled by those who train; one of drawings or classes is left as it is"
+    "A plan whose numbers are scaled by those who train; one of drawings or classes is left as it is"
+    require_fits(plan, task)
     if not plan.answer: return plan
-    answer = QUESTIONS[plan.asks].answer([task.case(name).target for name in names])
-    return replace(plan, answer=answer)
+    cases = [task.case(name) for name in names]
+    answer = QUESTIONS[plan.asks].answer([case.target for case in cases])
+    known = {name: scale_of([dict(case.known)[name] for case in cases]) for name in plan.known}
+    return replace(plan, answer=answer, known=known)
 
 # %% ../nbs/33_baseline.ipynb #7a27e90d
 def _plan_and_timing(task, terms, out, plan, wishes):

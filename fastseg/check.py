@@ -97,6 +97,7 @@ class _Record:
     label: _Scan|None # None: dataset.json names no label
     target: float|str|None=None # the answer, where a number or a class is asked for
     group: str='' # who was scanned, if it is written down
+    known: tuple=() # (name, number) of what a network is told
     @property
     def scans(self): return self.images + ([self.label] if self.label else [])
 
@@ -159,7 +160,7 @@ def _record(
     "Look at all files of a case"
     images = [_scan(task.root, o, test) for o in case.image]
     label = _scan(task.root, case.label, test, is_label=True) if case.label else None
-    return _Record(case.name, test, images, label, case.target, case.group)
+    return _Record(case.name, test, images, label, case.target, case.group, case.known)
 
 # %% ../nbs/09_check.ipynb #6a27dbd6
 KINDS = { # kind: (does it block training?, what to do)
@@ -512,7 +513,9 @@ def _number_rule(
     "Numbers that are missing, or all the same"
     seen = [o for o in records if not o.test]
     for o in seen:
-        if o.target is None: yield _finding('no answer', o.images[0], f'no {task.column} in targets.csv', 'a number')
+        there = {task.column: o.target, **dict(o.known)}
+        lost = [name for name in (task.column, *task.known) if there.get(name) is None]
+        for name in lost: yield _finding('no answer', o.images[0], f'no {name} in targets.csv', 'a number')
     values = {o.target for o in seen} - {None}
     if len(values) != 1: return
     yield _finding('one answer', 'targets.csv', f'{task.column} {values.pop()} in all cases', 'different ones')
@@ -681,7 +684,7 @@ def check_task(
     n_workers: int|None=None, # files read at the same time; each needs the memory of one scan
 ) -> Findings:
     "Read every scan and label of a data set once and report all that is wrong with it"
-    place, column = (folder, folder.column) if isinstance(folder, Task) else place_and_column(folder)
+    place, column = (folder, folder.words) if isinstance(folder, Task) else place_and_column(folder)
     task, rows = _lenient_task(_folder_of(place), column)
     if not task.train and not rows:
         rows.append(_finding('missing', 'imagesTr', 'no training case', 'at least one image with its label'))
@@ -729,7 +732,7 @@ def _note_of(
     about: str='', # what is noted, if not that it passed
 ) -> Path: # a JSON file that may not exist yet
     "Where it is noted that a folder passed; other files, labels or rules have another note"
-    stamps = [(_stamp(o), o.target, o.group) for o in (*task.train, *task.test)]
+    stamps = [(_stamp(o), o.target, o.group, o.known) for o in (*task.train, *task.test)]
     rules = [*_BENEATH, *CASE_RULES, *FOLDER_RULES, *ANSWER_RULES.values()]
     name = mark(stamps, task.labels, task.modalities, KINDS, code=rules)
     return results_path()/'preprocessed'/'checked'/f'{about}{name}.json'

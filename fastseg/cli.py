@@ -217,7 +217,8 @@ def _word(name, help, **more):
     return name, dict(help=help, **more)
 
 _TASK = _word('task', 'Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, '
-    './my_scans; ./my_scans#age_years asks for a column of its targets.csv.', metavar='TASK')
+    './my_scans; ./my_scans#age_years asks for a column of its targets.csv, and with +height_cm tells another one '
+    'to the network.', metavar='TASK')
 _DEVICE = _word('--device', 'Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.')
 _MINUTES = _word('--minutes', 'Training time in minutes; the learning rate comes down to zero when it is over.',
     type=_amount, metavar='M')

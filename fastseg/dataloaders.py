@@ -26,7 +26,7 @@ from .task import Task
 from .dataset import split
 from .plan import Plan
 from .question import QUESTIONS
-from .prepare import Prepared, hold, preprocess
+from .prepare import Prepared, hold, preprocess, with_known
 
 # %% ../nbs/20_dataloaders.ipynb #5370f261
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def _drawn(
 class Patches:
     "Reads image and label of an item from the same window; the two getters of the DataBlock"
     margin = 1.15 # how much longer than the patch a training window is
-    def __init__(self, folder:Path, plan:Plan, targets=()): # (name, answer) of cases whose answer is no drawing
-        self.folder, self.plan, self.targets = Path(folder), plan, dict(targets)
+    def __init__(self, folder:Path, plan:Plan, cases=()): # `Case`s, where an answer is no drawing
+        self.folder, self.plan, self.told = Path(folder), plan, {case.name: case for case in cases}
         self.cases = {} # name → `Prepared`
         self.last = None # item and window whose image was read last
     def prepared(self, name):
@@ -75,7 +75,8 @@ class Patches:
         return np.where(shape > size, inside, -((size - shape)//2)), size # a small case lies in the middle
     def image(self, item):
         self.last = item, *self.window(item)
-        return self.prepared(item.case).window('image', *self.last[1:]).float()
+        image = self.prepared(item.case).window('image', *self.last[1:]).float()
+        return with_known(image, self.told[item.case].known, self.plan) if self.plan.known else image
     def label(self, item):
         assert self.last and self.last[0] == item, 'the image of an item is read before its label'
         return self.prepared(item.case).window('label', *self.last[1:])
@@ -94,7 +95,7 @@ def _read_answer(
     item: Item,
 ): # tensor
     "What a network should say to the case of an item"
-    return _ANSWERS[patches.plan.asks](patches.targets[item.case], patches.plan)
+    return _ANSWERS[patches.plan.asks](patches.told[item.case].target, patches.plan)
 
 # %% ../nbs/20_dataloaders.ipynb #270c724b
 def _uniform(*shape, device='cpu'): return torch.rand(*shape, device=device)*2 - 1 # between -1 and 1
@@ -149,10 +150,13 @@ class Augment(ItemTransform):
     def encodes(self, xy):
         x, y = (t.as_subclass(torch.Tensor) for t in xy)
         x, y = self.turn_some(x, y)
-        each = len(x), x.shape[1], 1, 1, 1
+        n = len(self.plan.modalities) # channels that were seen; others are what is known
+        each = len(x), n, 1, 1, 1
         contrast = 1 + .2*_uniform(*each, device=x.device)
         brightness = .15*_uniform(*each, device=x.device)
-        return MedImage(x*contrast + brightness), MedMask(y) if self.question.on_grid else y
+        seen = x[:, :n]*contrast + brightness
+        x = torch.cat([seen, x[:, n:]], 1) if self.plan.known else seen
+        return MedImage(x), MedMask(y) if self.question.on_grid else y
     def turn(self, x, y):
         grid = self.grid(x)
         if self.question.on_grid:
@@ -280,7 +284,7 @@ def dataloaders(
     "Prepares the cases if need be and serves batches of patches"
     _without_noise()
     train, valid = map(list, cases or split(task, 0))
-    patches = Patches(preprocess(task, plan, [*train, *valid]), plan, [(o.name, o.target) for o in task.train])
+    patches = Patches(preprocess(task, plan, [*train, *valid]), plan, task.train)
     device = default_device() if device is None else torch.device(device)
     workers, is_held = _reading([patches.prepared(name) for name in [*train, *valid]], device, workers)
     how = dict(bs=plan.batch_size, num_workers=workers, device=device)

@@ -7,7 +7,7 @@ __all__ = ['Fingerprint', 'fingerprint']
 
 # %% ../nbs/17_fingerprint.ipynb #6278bab5
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import numpy as np
 from .settings import FastsegError, bar, mark, read_json, results_path, write_json
 from .space import orientation_of, to_ras
@@ -65,6 +65,7 @@ class Fingerprint:
     cases: list # rows as made by `fingerprint`
     asks: str='voxels' # see `QUESTIONS`
     targets: tuple=() # numbers or classes, if these are asked for
+    known: dict=field(default_factory=dict) # name → numbers that the network is told beside the scans
     def column(self, key): return np.array([row[key] for row in self.cases], float)
     @property
     def spacing(self): return np.median(self.column('spacing'), 0) # mm
@@ -125,4 +126,5 @@ def fingerprint(
     with_numbers = lambda row: dict(row, voxels={int(k): v for k, v in row['voxels'].items()}) # JSON makes keys text
     cases = [with_numbers(rows[c.name]) for c in task.train]
     targets = tuple(c.target for c in task.train if c.target is not None)
-    return Fingerprint(task.folder_name, task.modalities, task.labels, cases, task.asks, targets)
+    known = {name: tuple(dict(c.known)[name] for c in task.train) for name in task.known}
+    return Fingerprint(task.folder_name, task.modalities, task.labels, cases, task.asks, targets, known)

@@ -99,7 +99,7 @@ def time_ways(
     "Tries number formats and memory layouts on the real network"
     try:
         model = build_model(plan, seed=0).to(device)
-        x = torch.randn(plan.batch_size, len(plan.modalities), *plan.patch_size, device=device)
+        x = torch.randn(plan.batch_size, plan.channels, *plan.patch_size, device=device)
     except RuntimeError as error:
         if not is_out_of_memory(error): raise
         raise _no_room(plan) from None
@@ -172,7 +172,7 @@ def step_memory(
     small = [max(f, int(p/2//f*f)) for p, f in zip(plan.patch_size, patch_factor(plan.network))]
     model = build_model(plan, seed=0).to(device)
     if device.type == 'cuda': run_as(model, _ways(plan, device)[-1]) # 16 bits keep half as much
-    x = torch.randn(3, len(plan.modalities), *small, device=device)
+    x = torch.randn(3, plan.channels, *small, device=device)
     activations = (_kept_bytes(model, x) - _kept_bytes(model, x[:2]))/np.prod(small) # bytes per voxel, kept
     weights = sum(p.numel()*p.element_size() for p in model.parameters())
     logits = 4*len(plan.labels)*8 # bytes per voxel: float32 logits, one-hot labels and their products in the loss

@@ -143,19 +143,20 @@ class _WayDown(nn.Module):
         return levels
 
 class SqueezedEncoder(nn.Module):
-    "The encoder of a `SqueezedUNet` and a head for the whole: [B,C,W,H,D] to [B,K]"
+    "The encoder of a `SqueezedUNet` and a head for the whole: [B,C + known,W,H,D] to [B,K]"
     precision, channels_last = 'fp32', False
-    def __init__(self, in_channels, out_channels, squeeze, strides, kernels, features):
+    def __init__(self, in_channels, out_channels, squeeze, strides, kernels, features, known=0):
         super().__init__()
         unet = SqueezedUNet(in_channels, 1, squeeze, strides, kernels, features)
-        self.squeeze, self.net = unet.squeeze, _WayDown(unet.net)
-        self.head = nn.Linear(sum(features) + features[-1], out_channels)
+        self.squeeze, self.net, self.in_channels = unet.squeeze, _WayDown(unet.net), in_channels
+        self.head = nn.Linear(sum(features) + features[-1] + known, out_channels)
     def forward(self, x):
-        x = squeeze_voxels(x.as_subclass(torch.Tensor), self.squeeze)
+        known = x[(slice(None), slice(self.in_channels, None), *(n//2 for n in x.shape[2:]))] # the same everywhere
+        x = squeeze_voxels(x[:, :self.in_channels].as_subclass(torch.Tensor), self.squeeze)
         if self.channels_last: x = x.contiguous(memory_format=torch.channels_last_3d)
         with computing(self, x): levels = [level.float() for level in self.net(x)]
         seen = [level.mean((2, 3, 4)) for level in levels] + [levels[-1].amax((2, 3, 4))]
-        return self.head(torch.cat(seen, 1))
+        return self.head(torch.cat([*seen, known.as_subclass(torch.Tensor).float()], 1))
 
 # %% ../nbs/21_model.ipynb #mo000003
 def _encoder_parts(
@@ -409,12 +410,13 @@ class Architecture:
     reads: str # pattern of the places whose tensors read the squeezed voxels
     writes: str # pattern of the places whose tensors write the squeezed logits
     last: str # pattern of the places that begin anew if another number of answers is asked for
+    is_told: bool=False # does it take numbers that are known besides the scan?
 
 _READS, _NONE, _LAST = r'stem\.conv[13]\.conv\.', r'(?!)', r'(fc|classifier|head|last_linear)\b'
 _HEADS = r'head\.|deep_supervision_heads\.'
 NETWORKS = dict(
     unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
-    unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, _NONE, _HEADS),
+    unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, _NONE, _HEADS, is_told=True),
     slabs=Architecture(_slabs, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
     perceiver=Architecture(_perceiver, _perceiver_parts, _same_places, _NONE, _NONE, _LAST),
     slices=Architecture(_slices, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
@@ -444,7 +446,7 @@ def build_model(
         raise FastsegError(f'network {name!r}', f'one of {", ".join(NETWORKS)}', 'correct `network` in the plan')
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
-        try: model = NETWORKS[name].build(len(plan.modalities), len(plan.labels), **arguments)
+        try: model = NETWORKS[name].build(len(plan.modalities), len(plan.labels), **arguments, **_known_argument(plan))
         except (AssertionError, TypeError, ValueError) as e: # as the network itself complains
             found = f'arguments {", ".join(arguments)} ({e})'
             raise FastsegError(found, f'those of {name!r}', 'correct the plan') from None
@@ -452,6 +454,16 @@ def build_model(
     _require_parts(model)
     return model
 
+# %% ../nbs/21_model.ipynb #kn210001
+def _known_argument(plan) -> dict: # empty where there is nothing to tell
+    "How many numbers a network is told, or a `FastsegError` if it takes none"
+    name, known = plan.network['name'], len(plan.known)
+    if not known or NETWORKS[name].is_told: return dict(known=known) if known else {}
+    able = ', '.join(o for o, kind in NETWORKS.items() if kind.is_told)
+    found = f'network {name!r}, to be told {", ".join(plan.known)}'
+    raise FastsegError(found, f'a network that takes numbers: {able}', 'leave out what stands behind +')
+
+# %% ../nbs/21_model.ipynb #kn210002
 def _require_parts(model):
     "Raises `FastsegError` unless each number of a network belongs to one part"
     parts = NETWORKS[model.architecture].parts(model)

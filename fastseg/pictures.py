@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['is_picture', 'archive_of', 'files_below', 'pictures_in', 'picture_name', 'picture_bytes', 'load_picture',
-           'read_targets', 'write_table', 'number_in', 'unit_of']
+           'read_targets', 'write_table', 'number_in', 'numbers_in', 'unit_of']
 
 # %% ../nbs/01_pictures.ipynb #pi000004
 import csv, io, math, os, tarfile
@@ -163,6 +163,14 @@ def number_in(
     try: value = float(row[column])
     except (KeyError, TypeError, ValueError): return None
     return value if math.isfinite(value) else None
+
+def numbers_in(
+    row: dict, # of `read_targets`
+    columns, # names
+) -> tuple: # (column, number) of those that hold one
+    "Several numbers in a table"
+    found = [(column, number_in(row, column)) for column in columns]
+    return tuple((column, number) for column, number in found if number is not None)
 
 def unit_of(
     column: str, # name of an answer, such as 'lv_ml'

@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 import numpy as np
 from fastcore.basics import patch
 from .settings import FastsegError, read_json, write_json
-from .question import QUESTIONS
+from .question import QUESTIONS, scale_of
 from .fingerprint import Fingerprint
 
 # %% ../nbs/18_plan.ipynb #c24ee274
@@ -188,16 +188,21 @@ class Plan:
     answer: dict = None # kind of a question that is not for voxels, and what its answers need
     largest: list = field(default_factory=list) # labels of which only the largest piece is kept once they are drawn
     turned: float = 1. # share of training patches that are turned and scaled; the others are cut out as they are
-    @property
-    def asks(self): return self.answer['kind'] if self.answer else 'voxels'
+    known: dict = field(default_factory=dict) # name → centre and width of a number that the network is told
 
 # %% ../nbs/18_plan.ipynb #pl000009
 def _default(field): return field.default_factory() if field.default is MISSING else field.default
 
 @patch(as_prop=True)
+def asks(self:Plan): return self.answer['kind'] if self.answer else 'voxels'
+
+@patch(as_prop=True)
+def channels(self:Plan): return len(self.modalities) + len(self.known) # of what the network is given
+
+@patch(as_prop=True)
 def choices(self:Plan)->dict: # all but the reasons
     "What decides a run; entries that came later are left out where they say nothing, so that old runs are found"
-    later = {f.name: _default(f) for f in fields(Plan) if f.name in ('answer', 'largest', 'turned')}
+    later = {f.name: _default(f) for f in fields(Plan) if f.name in ('answer', 'largest', 'turned', 'known')}
     return {k: v for k, v in asdict(self).items() if k != 'reasons' and not (k in later and v == later[k])}
 
 # %% ../nbs/18_plan.ipynb #455cfaab
@@ -251,6 +256,12 @@ def _is_answer(answer): # None for voxels
     limits = {name: question.limits for name, question in QUESTIONS.items() if not question.on_grid}[answer['kind']]
     return set(answer) == {'kind', *limits} and all(_is_number(answer[key], *ends) for key, ends in limits.items())
 
+# %% ../nbs/18_plan.ipynb #kn180002
+def _is_known(pair): # (name, {centre, width})
+    limits = QUESTIONS['number'].limits
+    name, scale = pair
+    return _is_text(name) and set(scale) == set(limits) and all(_is_number(scale[k], *limits[k]) for k in limits)
+
 # %% ../nbs/18_plan.ipynb #p20000a7
 _RULES = dict( # entry of a plan → (is it possible?, what is expected); the plan is the second argument
     task=(lambda v, plan: _is_text(v), 'the name of a folder'),
@@ -273,6 +284,8 @@ _RULES = dict( # entry of a plan → (is it possible?, what is expected); the pl
     arithmetic=(lambda v, plan: _is_text(v), "'fastest', or a way such as 'fp32'"),
     reasons=(lambda v, plan: isinstance(v, dict), 'a text for each choice'),
     answer=(lambda v, plan: _is_answer(v), 'null, or kind, and numbers'),
+    known=(lambda v, plan: isinstance(v, dict) and (not v or bool(plan.answer)) and all(map(_is_known, v.items())),
+        'names with centre and width, where a number is asked for'),
     largest=(lambda v, plan: _are(v, lambda o: _is_whole(o) and o in plan.labels), 'some of the labels, as numbers'),
     turned=(lambda v, plan: _is_number(v, 0, 1), 'a number from 0 to 1'))
 
@@ -305,10 +318,20 @@ def require_fits(
         raise FastsegError(found, f'{others} as in {task.folder_name}', 'make the plan for this task')
     question = QUESTIONS[task.asks]
     _require_answer(plan.network, question)
+    _require_known(plan, task)
     if plan.loss not in [other.loss for other in QUESTIONS.values() if other is not question]: return
     found = f'loss {plan.loss!r} for a {question.name}'
     raise FastsegError(found, f'for example {question.loss!r}', 'correct the plan')
 
+# %% ../nbs/18_plan.ipynb #kn180006
+def _require_known(plan, task):
+    "Raises `FastsegError` for a plan whose network is told numbers that a task does not know"
+    lost = [name for name in plan.known if name not in task.known]
+    if not lost: return
+    fix = f'say {task.place}+{"+".join(lost)}'
+    raise FastsegError(f'a plan of {plan.task} whose network is told {", ".join(lost)}', 'a task that knows it', fix)
+
+# %% ../nbs/18_plan.ipynb #kn180008
 def _require_answer(network, question):
     "Raises `FastsegError` for a network that answers other questions; one of your own may answer any"
     name, known = network['name'], {o for other in QUESTIONS.values() for o in other.networks}
@@ -499,7 +522,8 @@ _WHOLE_REASONS = dict(
     loss='the usual one for such an answer',
     foreground='not used: the whole case is seen',
     turned='every case: fewer were not tried where a whole case is asked',
-    answer='where a number is asked for, its mean and deviation')
+    answer='where a number is asked for, its mean and deviation',
+    known='told to the head beside what is seen; mean and deviation')
 
 # %% ../nbs/18_plan.ipynb #pl000003
 def _whole_plan(
@@ -514,11 +538,19 @@ def _whole_plan(
     rules, scale = _normalisation(seen)
     patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network, width=width)
     is_flat = seen.shape[2] == 1 # no left and right
-    more = dict(loss=question.loss, foreground=0, flips=[0, 1][:1 + is_flat], answer=question.answer(seen.targets))
+    more = dict(answer=question.answer(seen.targets), known=_scales(seen.known), flips=[0, 1][:1 + is_flat])
     batch = min(question.batch, len(seen.cases))
-    why = _REASONS | _WHOLE_REASONS | dict(spacing=why_mm, normalisation=scale)
-    if network: why['network'] = 'chosen by the user, or of another plan'
-    return _plan_of(seen, working, patch, batch, rules, _answering(net, question), why, **more)
+    why = _whole_reasons(network, spacing=why_mm, normalisation=scale)
+    net = _answering(net, question)
+    return _plan_of(seen, working, patch, batch, rules, net, why, loss=question.loss, foreground=0, **more)
+
+# %% ../nbs/18_plan.ipynb #kn180007
+def _scales(known): return {name: scale_of(numbers) for name, numbers in known.items()}
+
+def _whole_reasons(given, **own):
+    "Those of every such plan, why the network is as it is, and those of a task's own"
+    given = dict(network='chosen by the user, or of another plan') if given else {}
+    return _REASONS | _WHOLE_REASONS | own | given
 
 def _whole_size(seen): # mm; the longer side of a photograph is 100 mm, whichever it is
     return np.where(seen.shape[2] == 1, 100., seen.largest)

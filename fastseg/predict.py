@@ -18,12 +18,12 @@ from fastcore.basics import patch
 from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, require_own, write_file, write_json
 from .task import Case, Task, case_name, load_image, load_label, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
-from .pictures import archive_of, files_below, is_picture, picture_name, pictures_in
+from .pictures import archive_of, files_below, is_picture, numbers_in, picture_name, pictures_in, read_targets
 from .evaluate import separate_pieces
 from .question import QUESTIONS, read_answers, require_table, write_answers
 from .plan import Plan
 from .machine import is_out_of_memory
-from .prepare import prepare, read_window, restore, restore_scores
+from .prepare import prepare, read_window, restore, restore_scores, with_known
 from .run import Run
 
 # %% ../nbs/25_predict.ipynb #4de1524c
@@ -240,7 +240,7 @@ def _runs_of(
     if not runs: raise FastsegError('no run', 'one at least', 'name the folder of a run')
     first = runs[0].plan
     for other in runs[1:]:
-        for key in ('modalities', 'labels', 'spacing', 'normalisation', 'patch_size', 'flips', 'answer'):
+        for key in ('modalities', 'labels', 'spacing', 'normalisation', 'patch_size', 'flips', 'answer', 'known'):
             if getattr(other.plan, key) == getattr(first, key): continue
             found = f'runs with different {key} ({runs[0].folder} and {other.folder})'
             raise FastsegError(found, 'runs of one plan', 'predict with each alone')
@@ -434,12 +434,14 @@ def whole_answer(
     image, # [C,w,h,d] float32 as `prepare` returns it
     plan: Plan, # of a number or a class
     *,
+    known=(), # (name, number) of the case, see `Case`
     flips: bool=True, # look a second time, mirrored
 ) -> dict: # answer, and for classes the probabilities
     "What networks say to a scan as a whole"
     size, shape = np.array(plan.patch_size), np.array(image.shape[1:])
     window = read_window(image, image.shape, (shape - size)//2, size)
-    whole = torch.from_numpy(np.ascontiguousarray(window))[None].to(next(models[0].parameters()).device)
+    whole = with_known(torch.from_numpy(np.ascontiguousarray(window)), known, plan)
+    whole = whole[None].to(next(models[0].parameters()).device)
     with torch.inference_mode():
         looks = _looks(whole, _mirrors(plan.flips if flips else []))
         said = sum(_SAID[plan.asks](model(looks)) for model in models)/len(models)
@@ -451,6 +453,22 @@ def _require_once(cases):
     twice = [name for name, n in Counter(case.name for case in cases).items() if n > 1]
     if not twice: return
     raise FastsegError(f'two scans named {twice[0]}', 'a name for each scan', 'rename one of them')
+
+# %% ../nbs/25_predict.ipynb #kn250002
+def _known_of(
+    case: Case,
+    plan: Plan,
+) -> tuple: # (name, number), as in `Case`
+    "What the networks are told of a case, or a `FastsegError` if it is not known"
+    names, known = list(plan.known), dict(case.known)
+    for folder in case.image[0].parents[:2]:
+        table = folder/'targets.csv'
+        if set(names) <= set(known) or not table.is_file(): continue
+        known |= dict(numbers_in(read_targets(table).get(case.name, {}), names))
+    lost = [name for name in names if name not in known]
+    if not lost: return tuple(known.items())
+    expected = 'a number, which these networks are told, in targets.csv beside the scan'
+    raise FastsegError(f'no {lost[0]} of {case.name}', expected, f'write a table with the columns case, {lost[0]}')
 
 # %% ../nbs/25_predict.ipynb #an000011
 def _read_predicted(path, plan):
@@ -482,11 +500,14 @@ def _predict_answers(
     rows, failed, by = [], {}, mark(_networks_of(runs), flips)
     _require_once(cases)
     for case in bar(cases):
-        try: image, _ = prepare(*_whole_scan(case), plan)
+        try:
+            known = _known_of(case, plan)
+            image, _ = prepare(*_whole_scan(case), plan)
         except FastsegError as e: failed[case.name] = e
         else:
             _warn_of_large(case, image, plan)
-            rows.append(dict(case=case.name, **whole_answer(models, image, plan, flips=flips), by=by))
+            said = whole_answer(models, image, plan, known=known, flips=flips)
+            rows.append(dict(case=case.name, **said, by=by))
     if rows: write_answers(out, rows)
     if failed: raise _failure(failed, len(cases))
     return out

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['resize', 'strongest', 'resize_label', 'normalise', 'WayBack', 'prepare', 'restore', 'restore_scores', 'Prepared',
-           'read_window', 'prepared_folder', 'preprocess', 'hold']
+           'read_window', 'with_known', 'prepared_folder', 'preprocess', 'hold']
 
 # %% ../nbs/19_prepare.ipynb #97b3f3f2
 import gc, json
@@ -258,6 +258,19 @@ def read_window(
 def _zeros(like, shape):
     "Of the same kind, on the same device"
     return like.new_zeros([*map(int, shape)]) if isinstance(like, torch.Tensor) else np.zeros(shape, like.dtype)
+
+# %% ../nbs/19_prepare.ipynb #kn190002
+def with_known(
+    image, # [C,w,h,d] tensor
+    known, # (name, number) of a case, see `Case`
+    plan: Plan, # says which of them are told, and their scale
+): # [C + K,w,h,d]; the same tensor if nothing is told
+    "A scan with what is known of it, each number as a channel"
+    if not plan.known: return image
+    numbers = dict(known)
+    scaled = [(numbers[name] - scale['centre'])/scale['width'] for name, scale in plan.known.items()]
+    rows = torch.tensor(scaled, dtype=image.dtype, device=image.device)[:, None, None, None]
+    return torch.cat([image, rows.expand(-1, *image.shape[1:])])
 
 # %% ../nbs/19_prepare.ipynb #5fb1a849
 _CODE = [prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize,

@@ -95,7 +95,8 @@ def data_sum(
     rows = []
     for case in map(task.case, sorted(names)):
         files = [archive_of(file) for file in (*case.image, *filter(None, [case.label]))]
-        rows.append((case.name, case.target, [_check_sum(file, *_changed(file)) for file in files]))
+        sums = [_check_sum(file, *_changed(file)) for file in files]
+        rows.append((case.name, case.target, sums, *case.known)) # without what is known as before there was any
     return mark(rows)
 
 def _changed(path) -> tuple: # size, and time of the last change

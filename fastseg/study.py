@@ -410,12 +410,16 @@ def source_run(
     network: dict, # `network` of the target's plan
     terms: Terms=Terms(), # without a budget: see `with_budget`
     spacing='auto', # of the target's plan, where voxels are to mean the same; see `plan_baseline`
+    patch=None, # (x, y, z) in voxels; None: what fits today
 ) -> Run: # trained and scored on fold 0
     "A run to start from, with the network of another plan; trained once, then found"
     task = Task.find(task)
     terms = with_budget(terms, task)
     plan = plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
     recipe = {k: v for k, v in plan.choices.items() if k not in ('patch_size', 'batch_size')} # as much as fits today
+    if patch:
+        plan = plan.change(patch_size=list(patch))
+        recipe['patch_size'] = plan.patch_size
     name = mark(recipe, asdict(terms), task.root.resolve())
     out = models_path()/'sources'/f'{task.folder_name}_{name}'
     if (out/'report.html').exists(): return Run.load(out)

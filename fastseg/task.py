@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .settings import FastsegError, data_path, fits_disk, mark, read_json
-from .pictures import archive_of, is_picture, load_picture, number_in, picture_name, pictures_in, read_targets
+from .pictures import archive_of, is_picture, load_picture, number_in, numbers_in, picture_name, pictures_in
+from .pictures import read_targets
 
 # %% ../nbs/02_task.ipynb #10bca73e
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Case:
     label: Path|None=None # label file; None for a test case
     target: float|str|None=None # the answer, where a number or a class is asked for and not a drawing
     group: str='' # who was scanned, if there are several scans of somebody; see `who`
+    known: tuple=() # (name, number) of what is known besides the scan, such as ('height_cm', 184.)
     @property
     def who(self): return self.group or self.name # cases of one person stay on one side of every split
 
@@ -75,6 +77,7 @@ class Task:
     test: tuple[Case, ...]=field(default=(), repr=False)
     asks: str='voxels' # or 'number', 'class': see `QUESTIONS`
     column: str='' # of targets.csv, if a number is asked for
+    known: tuple[str, ...]=() # other columns: numbers that the network is told beside the scan
     @property
     def is_ct(self): return any(map(is_ct, self.modalities))
 
@@ -332,8 +335,8 @@ def _require_rows(
 
 # %% ../nbs/02_task.ipynb #ta000002
 def place_and_column(
-    path, # folder, or 'folder#column'
-) -> tuple: # (folder as it was given, column or '')
+    path, # folder, or 'folder#column', or 'folder#column+known'
+) -> tuple: # (folder as it was given, what stands behind #, or '')
     "Which folder is meant, and which number is asked for; a folder may have a # in its own name"
     place, _, column = str(path).rpartition('#')
     if not place or Path(path).expanduser().exists(): return path, ''
@@ -345,34 +348,44 @@ def _place_of(path) -> tuple: # (resolved folder, column)
     return Path(place).expanduser().resolve(), column
 
 def _place(task) -> str: # to find it again
-    "The folder of a task, and the number that is asked for"
-    return f'{task.root}#{task.column}' if task.column else str(task.root)
+    "The folder of a task, the number that is asked for, and what is known"
+    return f'{task.root}#{task.words}' if task.column else str(task.root)
 
+Task.words = property(lambda task: '+'.join(filter(None, (task.column, *task.known)))) # behind #
 Task.place = property(_place)
 
 # %% ../nbs/02_task.ipynb #ta000004
 def _with_answers(
     task: Task,
-    column: str, # of targets.csv; '' for a drawing
-    strict: bool, # refuse a case without an answer?
+    words: str, # columns of targets.csv: what is asked for, and with + what is known; '' for a drawing
+    strict: bool, # refuse a case without its numbers?
 ) -> Task: # who was scanned, and if a number is asked for, the numbers instead of the drawings
     "What targets.csv adds to a task"
     path = task.root/'targets.csv'
-    if not (path.exists() or column): return task
+    if not (path.exists() or words): return task
     rows = read_targets(path)
-    _require_column(rows, column, path)
+    column, *known = _columns_of(words, rows, path)
     task = replace(task, train=_with_who(task.train, rows, path), test=_with_who(task.test, rows))
-    if not column: return task
-    cases = [replace(o, label=None, target=number_in(rows.get(o.name, {}), column)) for o in task.train]
-    if strict: _require_answers(cases, column, path)
-    return replace(task, asks='number', column=column, folder_name=f'{task.folder_name}_{column}', shares=(),
-        labels={0: column}, train=tuple(cases))
+    if not words: return task
+    train, test = (tuple(_with_known(o, rows, known) for o in cases) for cases in (task.train, task.test))
+    train = tuple(replace(o, label=None, target=number_in(rows.get(o.name, {}), column)) for o in train)
+    if strict: _require_answers(train, column, known, path)
+    return replace(task, asks='number', column=column, known=tuple(known), folder_name=f'{task.folder_name}_{words}',
+        shares=(), labels={0: column}, train=train, test=test)
 
-def _require_column(rows, column, path):
-    "Raise `FastsegError` unless a table has a column"
-    known = [o for o in next(iter(rows.values())) if o and o not in ('case', 'subject')]
-    if column in ('', *known): return
-    raise FastsegError(f'no column {column!r} in {path}', f'one of {", ".join(known)}', 'correct the word behind #')
+def _with_known(case, rows, known): return replace(case, known=numbers_in(rows.get(case.name, {}), known))
+
+# %% ../nbs/02_task.ipynb #kn000004
+def _columns_of(words, rows, path) -> list: # the column that is asked for, and those that are known
+    "What stands behind #, or a `FastsegError` if a table has no such column; a name may hold a + itself"
+    there = [o for o in next(iter(rows.values())) if o and o not in ('case', 'subject')]
+    columns = [words] if words in ('', *there) else words.split('+')
+    for column in columns:
+        if column in there or not words: continue
+        found = f'no column {column!r} in {path}'
+        raise FastsegError(found, f'one of {", ".join(there)}', 'correct the words behind #')
+    if len(set(columns)) == len(columns): return columns
+    raise FastsegError(f'a column twice in {words}', 'each once: an answer is not told', 'correct the words behind #')
 
 # %% ../nbs/02_task.ipynb #ta0000a4
 def _with_who(cases, rows, path=None) -> tuple: # of `Case`; path of the table if it has to know everybody
@@ -384,12 +397,13 @@ def _with_who(cases, rows, path=None) -> tuple: # of `Case`; path of the table i
         raise FastsegError(f'no subject of case {o.name} in {path}', 'one for every case', 'add it, or drop the column')
     return tuple(named)
 
-def _require_answers(cases, column, path):
-    "Raise `FastsegError` unless every case has a number"
+def _require_answers(cases, column, known, path):
+    "Raise `FastsegError` unless every case has the number that is asked for, and those that are known"
     for case in cases:
-        if case.target is not None: continue
-        found = f'no {column} of case {case.name} in {path}'
-        raise FastsegError(found, 'a number', 'add it, or leave out the case')
+        numbers = {column: case.target, **dict.fromkeys(known), **dict(case.known)}
+        for name in [name for name, number in numbers.items() if number is None]:
+            found = f'no {name} of case {case.name} in {path}'
+            raise FastsegError(found, 'a number', 'add it, or leave out the case')
 
 # %% ../nbs/02_task.ipynb #ta000008
 def _holds_pictures(root) -> bool:
@@ -415,13 +429,15 @@ def _picture_task(
 # %% ../nbs/02_task.ipynb #0ed92e34
 def _task_from_folder(
     cls, # Task
-    path: str|Path, # folder in MSD or nnU-Net layout, perhaps with '#COLUMN'; or pictures in a folder per class
+    path: str|Path, # folder in MSD or nnU-Net layout, perhaps with '#COLUMN+KNOWN'; or pictures in a folder per class
     strict: bool=True, # False keeps cases whose files are missing (`fastseg check` lists them)
 ) -> Task: # labels, modalities and cases from the folder, other facts too if it is one of the ten
     "Read a task from its folder"
-    root, column = _place_of(path)
-    if _holds_pictures(root): return _picture_task(root)
-    return _with_answers(_scan_task(root, strict, column), column, strict)
+    root, words = _place_of(path)
+    if not _holds_pictures(root): return _with_answers(_scan_task(root, strict, words), words, strict)
+    if not words: return _picture_task(root)
+    fix = f'leave out #{words}'
+    raise FastsegError(f'pictures in {root} and #{words}', 'one folder for each class, and no column', fix)
 
 def _scan_task(root, strict, column) -> Task:
     "A task as its dataset.json tells it; where a number is asked for, there may be no drawings"

@@ -108,6 +108,41 @@ def test_outlines_lend_their_encoder_to_volumes(volumes, run_of, home, capsys):
     assert acts['head'] == 'new' and {v for k, v in acts.items() if k != 'head'} == {'copied'}
     assert Study.load(study.keep(home/'kept.json')).results[0].verdict == result.verdict
 
+def test_a_number_that_is_known(volumes, run_of, home, capsys):
+    "What the head is told beside the scan: learned with, scored with, asked for in prediction, left out by an arm."
+    from fastseg.record import Terms
+    from fastseg.study import run_study
+    from fastseg.trials import SCRATCH, Arm, Design
+    told = f'{volumes}+posterior_ml'
+    assert main(['check', told]) == 0 and main(['plan', told, '--minutes', '1']) == 0
+    assert 'posterior_ml centre' in capsys.readouterr().out
+    run = run_of('told', told)
+    task = Task.find(told)
+    known = [dict(task.case(name).known)['posterior_ml'] for name in run.cases[0]]
+    assert run.plan.known['posterior_ml']['centre'] == pytest.approx(np.mean(known)), 'scaled by those who train'
+    assert main(['predict', str(run.folder), str(task.root/'imagesTr'), '--out', str(home/'told.csv')]) == 0
+    rows = {row['case']: float(row['answer']) for row in csv.DictReader((home/'told.csv').open())}
+    for row in load_scores(run.folder/'scores.json').rows: assert rows[row['case']] == pytest.approx(row['answer'], abs=1e-5)
+    (home/'elsewhere').mkdir()
+    scan = shutil.copy(task.train[0].image[0], home/'elsewhere')
+    one_line(capsys, ['predict', run.folder, scan, '--out', home/'one.csv'], 'no posterior_ml of', 'targets.csv')
+    (home/'elsewhere/targets.csv').write_text(f'case,posterior_ml\n{task.train[0].name},900')
+    assert main(['predict', str(run.folder), scan, '--out', str(home/'one.csv')]) == 0
+    (row,) = csv.DictReader((home/'one.csv').open())
+    assert abs(float(row['answer']) - rows[task.train[0].name]) > 1e-3, 'the head hears it'
+    one_line(capsys, ['baseline', volumes, '--minutes', 1, '--plan', run.folder/'plan.json'], 'is told posterior_ml', '+')
+    one_line(capsys, ['plan', f'{volumes}+weight'], "no column 'weight'")
+    one_line(capsys, ['plan', f'{volumes}+anterior_ml'], 'an answer is not told')
+    deaf = Arm('not told', changes=dict(known={}))
+    study = run_study(told, [SCRATCH, deaf], design=Design((2,), seeds=(0, 1), test=2), terms=Terms(steps=4), plan=run.plan)
+    by_arm = {one['arm']: Run.load(one['folder']).plan.channels for one in study.runs}
+    assert by_arm == {'scratch': 2, 'not told': 1}
+
+def test_a_network_that_takes_no_numbers(volumes, capsys):
+    told = f'{volumes}+posterior_ml'
+    words = ['plan', told, '--minutes', 1, '--spacing', 3, 3, 3, '--network', 'monai:resnet10']
+    one_line(capsys, words, "network 'monai', to be told posterior_ml", 'unet_encoder', 'leave out')
+
 def test_baseline_and_transfer_by_their_verbs(volumes, photos, run_of, home, capsys):
     for task, run, said in ((volumes, run_of('number', volumes), 'absolute error'), (photos, run_of('class', photos), 'log loss')):
         out = home/f'by_verb_{said[:3]}'
