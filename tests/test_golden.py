@@ -2,7 +2,8 @@
 
 Whoever changes these on purpose runs `python tests/test_golden.py`, which writes golden.json anew, and says in the commit
 why old runs may differ. Folds are compared exactly. Other numbers are those of one processor; another one rounds
-otherwise, so they may differ in the last digits (with AVX2 instead of AVX-512 by one part in a million; the test allows one in ten thousand)."""
+otherwise, and they may differ in the last digits: with AVX2 instead of AVX-512 weights do by one part in a million. The
+test allows one in ten thousand."""
 import json, sys
 from pathlib import Path
 import numpy as np

@@ -54,3 +54,19 @@ def test_network(name, tasks, tmp_path, monkeypatch):
     numbers = sum(p.numel() for part in parts.values() for p in part.parameters())
     assert numbers == run.record.parameters and list(parts)[-1] == 'head', 'every number belongs to one part'
     for part in parts.values(): assert all(np.isfinite(p.detach().numpy()).all() for p in part.parameters())
+
+def test_weights_as_medicalnet_has_them(tasks, tmp_path):
+    "Its files hold a state dict under names that begin with 'module.', and a head of another kind; MONAI has the network."
+    import torch
+    from fastseg.model import build_model, get_weights
+    from fastseg.transfer import load_source
+    network = dict(name='monai', arguments=dict(model='resnet10', bias_downsample=False, shortcut_type='B'))
+    with quiet(): plan = make_plan(fingerprint(tasks['volume']), spacing=[3.]*3, network=network)
+    theirs = {name.removeprefix('net.'): w + 1 for name, w in get_weights(build_model(plan, seed=1)).items()}
+    theirs = {f'module.{name}': w for name, w in theirs.items() if not name.startswith('fc')}
+    torch.save(dict(state_dict=theirs | {'module.conv_seg.0.weight': torch.zeros(3)}), tmp_path/'resnet_10_23dataset.pth')
+    model = build_model(plan, seed=2)
+    moved = load_source(tmp_path/'resnet_10_23dataset.pth', model)
+    assert set(moved.name[moved.action == 'new']) == {'net.fc.weight', 'net.fc.bias'}
+    assert set(moved.action) == {'copied', 'new'}
+    assert torch.equal(get_weights(model)['net.conv1.weight'], theirs['module.conv1.weight'])
