@@ -360,14 +360,16 @@ class PerceiverSlab(nn.Module):
         self.ask = nn.MultiheadAttention(width, 4, batch_first=True)
         self.head = nn.Linear(width, out_channels*n)
     def forward(self, x):
-        blocks = squeeze_voxels(x, self.squeeze)
+        slices = x.shape[-1]
+        blocks = squeeze_voxels(F.pad(x, (0, self.squeeze[2] - slices)), self.squeeze) # a thinner volume: empty slices
         b, _, w, h, _ = blocks.shape
         rows = torch.cat([blocks.flatten(2).transpose(1, 2), token_places(w, h).to(x).expand(b, -1, -1)], 2)
         with computing(self, x):
             tokens = self.embed(rows)
             latents = self.perceiver(inputs=tokens).last_hidden_state
             answers = self.head(tokens + self.ask(tokens, latents, latents)[0])
-        return unsqueeze_voxels(answers.float().transpose(1, 2).reshape(b, -1, w, h, 1), self.squeeze)
+        volume = answers.float().transpose(1, 2).reshape(b, -1, w, h, 1)
+        return unsqueeze_voxels(volume, self.squeeze)[..., :slices]
 
 # %% ../nbs/21_model.ipynb #pe000003
 _WAVES = 6
