@@ -23,7 +23,7 @@ from .worth import worth_of, worth_text
 from .plan import Plan
 from .model import build_model
 from .machine import device_of
-from .record import Terms, environment, epochs_of, require_seed
+from .record import Terms, data_sum, environment, epochs_of, require_seed
 from .run import Run, place_of, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
@@ -416,15 +416,17 @@ def source_run(
     task = Task.find(task)
     terms = with_budget(terms, task)
     plan = plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
-    recipe = {k: v for k, v in plan.choices.items() if k not in ('patch_size', 'batch_size')} # as much as fits today
-    if patch:
-        plan = plan.change(patch_size=list(patch))
-        recipe['patch_size'] = plan.patch_size
-    name = mark(recipe, asdict(terms), task.root.resolve())
-    out = models_path()/'sources'/f'{task.folder_name}_{name}'
+    if patch: plan = plan.change(patch_size=list(patch))
+    out = _source_folder(task, plan, terms, () if patch else ('patch_size', 'batch_size')) # as much as fits today
     if (out/'report.html').exists(): return Run.load(out)
     if (out/'run.json').exists(): plan = Run.load(out).plan # it was interrupted, perhaps with more memory free
     return train_baseline(task, terms, out=out, plan=plan)
+
+def _source_folder(task, plan, terms, but=()) -> Path: # but: entries of the plan that may differ
+    "Where a source is kept: by its recipe and by what the scans hold, wherever they lie"
+    recipe = {k: v for k, v in plan.choices.items() if k not in but}
+    held = data_sum(task, [case.name for case in task.train])
+    return models_path()/'sources'/f'{task.folder_name}_{mark(recipe, asdict(terms), held)}'
 
 # %% ../nbs/35_study.ipynb #5cf03b1d
 def label_study(
