@@ -474,8 +474,8 @@ def _is_short(device, minutes):
 _REASONS = dict(
     squeeze='voxels squeezed into channels: the full-resolution layers, the most expensive, fall away',
     features='doubled at each level',
-    strides='axes are halved while they are long enough and no coarser than the rest',
-    kernels='no convolution across slices while they are thicker than the voxels are wide',
+    strides='axes are halved while they are long enough and less than twice as coarse as the finest',
+    kernels='no convolution across slices while they are more than twice as thick as the voxels are wide',
     batch_size='many small steps on a processor, large ones on a card',
     loss='voxels and labels both count',
     learning_rate='high, and annealed to zero within the time at hand',
