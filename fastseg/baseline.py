@@ -13,12 +13,12 @@ import numpy as np
 from .settings import FastsegError, models_path, profile, say
 from .task import Task
 from .check import require_clean
-from .question import QUESTIONS, load_scores, scale_of
+from .question import QUESTIONS, load_scores, told_scale
 from .fingerprint import fingerprint
 from .plan import Plan, make_plan, require_fits
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
-from .run import Run, find_run, require_free
+from .run import Run, find_run, require_free, require_same_data
 from .validate import keep_largest, pool_scores, score_run, score_together, undecided
 from .train import measure, train_run
 from .together import together
@@ -87,10 +87,12 @@ def scaled_to(
 ) -> Plan:
     "A plan whose numbers are scaled by those who train; one of drawings or classes is left as it is"
     require_fits(plan, task)
+    untold = [name for name in task.known if name not in plan.known]
+    if untold: say(f'the plan tells the network nothing of {", ".join(untold)}')
     if not plan.answer: return plan
     cases = [task.case(name) for name in names]
     answer = QUESTIONS[plan.asks].answer([case.target for case in cases])
-    known = {name: scale_of([dict(case.known)[name] for case in cases]) for name in plan.known}
+    known = {name: told_scale([dict(case.known)[name] for case in cases]) for name in plan.known}
     return replace(plan, answer=answer, known=known)
 
 # %% ../nbs/33_baseline.ipynb #7a27e90d
@@ -203,7 +205,10 @@ def _train_each(task, each, out, plan, spacing, memory, processes, known=()) -> 
 
 def _train_part(task, terms, out, plan, wishes, processes):
     "One of several runs; what is there already must be what is asked for"
-    if _is_finished(out): return find_run(out, identity_of(task, plan, terms, _asked(wishes, processes)))
+    if _is_finished(out):
+        run = find_run(out, identity_of(task, plan, terms, _asked(wishes, processes)))
+        require_same_data(run, task)
+        return run
     say(f'{out.name}:')
     run = _train_and_score(task, terms, out, plan, wishes, processes)
     _report(run, task)

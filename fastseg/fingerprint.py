@@ -126,5 +126,5 @@ def fingerprint(
     with_numbers = lambda row: dict(row, voxels={int(k): v for k, v in row['voxels'].items()}) # JSON makes keys text
     cases = [with_numbers(rows[c.name]) for c in task.train]
     targets = tuple(c.target for c in task.train if c.target is not None)
-    known = {name: tuple(dict(c.known)[name] for c in task.train) for name in task.known}
+    known = {name: tuple(dict(c.known)[name] for c in task.train if name in dict(c.known)) for name in task.known}
     return Fingerprint(task.folder_name, task.modalities, task.labels, cases, task.asks, targets, known)

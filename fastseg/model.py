@@ -142,6 +142,7 @@ class _WayDown(nn.Module):
         for block in (*self.downsamples, self.bottleneck): levels.append(block(levels[-1]))
         return levels
 
+# %% ../nbs/21_model.ipynb #kn210005
 class SqueezedEncoder(nn.Module):
     "The encoder of a `SqueezedUNet` and a head for the whole: [B,C + known,W,H,D] to [B,K]"
     precision, channels_last = 'fp32', False
@@ -149,14 +150,18 @@ class SqueezedEncoder(nn.Module):
         super().__init__()
         unet = SqueezedUNet(in_channels, 1, squeeze, strides, kernels, features)
         self.squeeze, self.net, self.in_channels = unet.squeeze, _WayDown(unet.net), in_channels
-        self.head = nn.Linear(sum(features) + features[-1] + known, out_channels)
+        self.head = nn.Linear(sum(features) + features[-1], out_channels)
+        self.told = nn.Linear(known, out_channels, bias=False) if known else None
+        if known: nn.init.zeros_(self.told.weight) # it begins as a network that is told nothing
     def forward(self, x):
-        known = x[(slice(None), slice(self.in_channels, None), *(n//2 for n in x.shape[2:]))] # the same everywhere
-        x = squeeze_voxels(x[:, :self.in_channels].as_subclass(torch.Tensor), self.squeeze)
+        x, known = x[:, :self.in_channels].as_subclass(torch.Tensor), x[:, self.in_channels:].as_subclass(torch.Tensor)
+        x = squeeze_voxels(x, self.squeeze)
         if self.channels_last: x = x.contiguous(memory_format=torch.channels_last_3d)
         with computing(self, x): levels = [level.float() for level in self.net(x)]
         seen = [level.mean((2, 3, 4)) for level in levels] + [levels[-1].amax((2, 3, 4))]
-        return self.head(torch.cat([*seen, known.as_subclass(torch.Tensor).float()], 1))
+        answer = self.head(torch.cat(seen, 1))
+        if self.told is None: return answer
+        return answer + self.told(known[(..., *(n//2 for n in known.shape[2:]))].float()) # the same in every voxel
 
 # %% ../nbs/21_model.ipynb #mo000003
 def _encoder_parts(
@@ -165,7 +170,8 @@ def _encoder_parts(
     "Stem, encoder levels, bottleneck, head"
     parts = dict(stem=model.net.input_block)
     for i, level in enumerate(model.net.downsamples, 1): parts[f'encoder{i}'] = level
-    return dict(parts, bottleneck=model.net.bottleneck, head=model.head)
+    head = model.head if model.told is None else nn.ModuleList([model.head, model.told])
+    return dict(parts, bottleneck=model.net.bottleneck, head=head)
 
 # %% ../nbs/21_model.ipynb #mo000006
 class Flat(nn.Module):

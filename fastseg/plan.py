@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 import numpy as np
 from fastcore.basics import patch
 from .settings import FastsegError, read_json, write_json
-from .question import QUESTIONS, scale_of
+from .question import QUESTIONS, told_scale
 from .fingerprint import Fingerprint
 
 # %% ../nbs/18_plan.ipynb #c24ee274
@@ -522,8 +522,7 @@ _WHOLE_REASONS = dict(
     loss='the usual one for such an answer',
     foreground='not used: the whole case is seen',
     turned='every case: fewer were not tried where a whole case is asked',
-    answer='where a number is asked for, its mean and deviation',
-    known='told to the head beside what is seen; mean and deviation')
+    answer='where a number is asked for, its mean and deviation')
 
 # %% ../nbs/18_plan.ipynb #pl000003
 def _whole_plan(
@@ -540,17 +539,18 @@ def _whole_plan(
     is_flat = seen.shape[2] == 1 # no left and right
     more = dict(answer=question.answer(seen.targets), known=_scales(seen.known), flips=[0, 1][:1 + is_flat])
     batch = min(question.batch, len(seen.cases))
-    why = _whole_reasons(network, spacing=why_mm, normalisation=scale)
+    why = _whole_reasons(network, seen.known, spacing=why_mm, normalisation=scale)
     net = _answering(net, question)
     return _plan_of(seen, working, patch, batch, rules, net, why, loss=question.loss, foreground=0, **more)
 
 # %% ../nbs/18_plan.ipynb #kn180007
-def _scales(known): return {name: scale_of(numbers) for name, numbers in known.items()}
+def _scales(known): return {name: told_scale(numbers) for name, numbers in known.items()}
 
-def _whole_reasons(given, **own):
+def _whole_reasons(given, known, **own):
     "Those of every such plan, why the network is as it is, and those of a task's own"
     given = dict(network='chosen by the user, or of another plan') if given else {}
-    return _REASONS | _WHOLE_REASONS | own | given
+    told = dict(known='told to the head beside what is seen; mean and deviation') if known else {}
+    return _REASONS | _WHOLE_REASONS | own | given | told
 
 def _whole_size(seen): # mm; the longer side of a photograph is 100 mm, whichever it is
     return np.where(seen.shape[2] == 1, 100., seen.largest)

@@ -461,14 +461,23 @@ def _known_of(
 ) -> tuple: # (name, number), as in `Case`
     "What the networks are told of a case, or a `FastsegError` if it is not known"
     names, known = list(plan.known), dict(case.known)
-    for folder in case.image[0].parents[:2]:
+    for folder in case.image[0].absolute().parents[:2]:
         table = folder/'targets.csv'
         if set(names) <= set(known) or not table.is_file(): continue
-        known |= dict(numbers_in(read_targets(table).get(case.name, {}), names))
+        known = dict(numbers_in(read_targets(table).get(case.name, {}), names)) | known # what is nearer counts
     lost = [name for name in names if name not in known]
-    if not lost: return tuple(known.items())
+    if not lost: return _warn_of_strange(case, tuple(known.items()), plan)
     expected = 'a number, which these networks are told, in targets.csv beside the scan'
     raise FastsegError(f'no {lost[0]} of {case.name}', expected, f'write a table with the columns case, {lost[0]}')
+
+def _warn_of_strange(case, known, plan): # returns what is known
+    "Says so if a number is far from those that were trained on: a height in metres, perhaps"
+    for name, number in known:
+        scale = plan.known.get(name)
+        if not scale or abs(number - scale['centre']) <= 6*scale['width']: continue
+        usual = f'{scale["centre"]:.4g} with a deviation of {scale["width"]:.3g}'
+        warnings.warn(f'{case.name}: {name} is {number:g}, in training it was {usual}')
+    return known
 
 # %% ../nbs/25_predict.ipynb #an000011
 def _read_predicted(path, plan):

@@ -268,7 +268,10 @@ def with_known(
     "A scan with what is known of it, each number as a channel"
     if not plan.known: return image
     numbers = dict(known)
-    scaled = [(numbers[name] - scale['centre'])/scale['width'] for name, scale in plan.known.items()]
+    for name in plan.known:
+        if name in numbers: continue
+        raise FastsegError(f'a case without {name}', 'a number, which the network is told', 'add it to targets.csv')
+    scaled = [(numbers[name] - plan.known[name]['centre'])/plan.known[name]['width'] for name in sorted(plan.known)]
     rows = torch.tensor(scaled, dtype=image.dtype, device=image.device)[:, None, None, None]
     return torch.cat([image, rows.expand(-1, *image.shape[1:])])
 

@@ -91,7 +91,7 @@ def data_sum(
     task: Task, # with its folder
     names, # of the cases
 ) -> str: # twelve characters
-    "A short mark of what the files of cases hold, and of their answers"
+    "A short mark of what the files of cases hold, of their answers, and of what is known of them"
     rows = []
     for case in map(task.case, sorted(names)):
         files = [archive_of(file) for file in (*case.image, *filter(None, [case.label]))]

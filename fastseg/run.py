@@ -195,7 +195,7 @@ def require_same_data(
     names = [name for part in run.cases for name in part]
     if run.record.data_sum in ('', data_sum(task, names)): return
     found = f'{run.folder}, trained on other files than {task.root} holds now'
-    raise FastsegError(found, 'the same scans and labels', 'delete that run, or train into another folder')
+    raise FastsegError(found, 'the same scans, labels and numbers', 'delete that run, or train into another folder')
 
 # %% ../nbs/24_run.ipynb #e1c996c1
 @contextmanager

@@ -417,16 +417,16 @@ def source_run(
     terms = with_budget(terms, task)
     plan = plan_baseline(task, terms.minutes, device=terms.device, spacing=spacing, network=network)
     if patch: plan = plan.change(patch_size=list(patch))
-    out = _source_folder(task, plan, terms, () if patch else ('patch_size', 'batch_size')) # as much as fits today
+    out = _source_folder(task, plan, terms, ('batch_size',) if patch else ('patch_size', 'batch_size'))
     if (out/'report.html').exists(): return Run.load(out)
     if (out/'run.json').exists(): plan = Run.load(out).plan # it was interrupted, perhaps with more memory free
     return train_baseline(task, terms, out=out, plan=plan)
 
-def _source_folder(task, plan, terms, but=()) -> Path: # but: entries of the plan that may differ
-    "Where a source is kept: by its recipe and by what the scans hold, wherever they lie"
+def _source_folder(task, plan, terms, but) -> Path: # but: entries of the plan that may differ, with the memory of today
+    "Where a source is kept: by its recipe, by what the scans hold, wherever they lie, and by who was scanned"
     recipe = {k: v for k, v in plan.choices.items() if k not in but}
-    held = data_sum(task, [case.name for case in task.train])
-    return models_path()/'sources'/f'{task.folder_name}_{mark(recipe, asdict(terms), held)}'
+    held = data_sum(task, [case.name for case in task.train]), [case.who for case in task.train]
+    return models_path()/'sources'/f'{task.folder_name}_{mark(recipe, asdict(terms), *held)}'
 
 # %% ../nbs/35_study.ipynb #5cf03b1d
 def label_study(

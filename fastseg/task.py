@@ -377,7 +377,7 @@ def _with_known(case, rows, known): return replace(case, known=numbers_in(rows.g
 
 # %% ../nbs/02_task.ipynb #kn000004
 def _columns_of(words, rows, path) -> list: # the column that is asked for, and those that are known
-    "What stands behind #, or a `FastsegError` if a table has no such column; a name may hold a + itself"
+    "What stands behind #, or a `FastsegError` if a table has no such column; one that stands alone may hold a +"
     there = [o for o in next(iter(rows.values())) if o and o not in ('case', 'subject')]
     columns = [words] if words in ('', *there) else words.split('+')
     for column in columns:
