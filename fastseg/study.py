@@ -190,12 +190,31 @@ def _ask_machine(task, arms, design, terms, spacing, plan) -> tuple: # plan, tim
     plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # of those kept apart (first) it knows no answer
     for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
     pair = draw_pairs(task, design, design.counts[-1])[0]
+    plan = _as_before(plan, device_of(terms.device).type)
     plan, timing = measure(task, plan, replace(terms, split=(pair.train, pair.test)))
     return plan, timing, device_of(terms.device).type, environment()
 
 def _require_fitting(source, plan):
     "A source that does not fit is found now, and not after measuring"
     if source: load_source(source, build_model(plan, seed=0))
+
+# %% ../nbs/35_study.ipynb #ab350002
+def _as_before(
+    plan: Plan,
+    device: str, # 'cpu', 'cuda' or 'mps'
+) -> Plan: # the same, unless there was a study
+    "With the arithmetic that an earlier study of this plan has chosen on this machine"
+    if plan.arithmetic != 'fastest': return plan
+    machine, wanted = _machine_of(environment(), device), dict(plan.choices, arithmetic='')
+    for path in sorted((results_path()/'studies').glob('*/study.json')):
+        try: before, old = Study.load(path.parent).info, Plan.load(path.with_name('plan.json'))
+        except FastsegError: continue # damaged, or of an older version
+        is_here = _machine_of(before.get('environment', {}), before.get('device')) == machine
+        if is_here and dict(old.choices, arithmetic='') == wanted:
+            return plan.change(arithmetic=old.arithmetic, reason=f'as in the study {path.parent.name}')
+    return plan
+
+def _machine_of(about, device): return [device, *(about.get(key) for key in ('processor', 'threads', 'gpu', 'torch'))]
 
 # %% ../nbs/35_study.ipynb #d21f5ca6
 def _begin_study(folder, question, task, asked, terms, machine) -> Study:
