@@ -85,8 +85,7 @@ class Pair:
 
 # %% ../nbs/34_trials.ipynb #9bafa4b3
 @lru_cache(8)
-def _copied(root): # names of cases whose scan is there more than once
-    return frozenset().union(*duplicates(Task.from_folder(root)))
+def _copies(root): return duplicates(Task.from_folder(root)) # sets of names, each of one scan that is there again
 
 def _people(cases): # who was scanned → names of the cases
     people = {}
@@ -103,7 +102,8 @@ def _kept_apart(
     else:
         people = _people(task.train)
         n = len(people)//2 if test == 'half' else test
-        once = sorted(who for who, cases in people.items() if not _copied(task.place) & set(cases))
+        copied = set().union(*_copies(task.place))
+        once = sorted(who for who, cases in people.items() if not copied & set(cases))
         chosen = _spread(once, task, n) if isinstance(n, int) and 0 < n <= len(once) else []
         kept = sorted(name for who in chosen for name in people[who])
     if 0 < len(kept) < len(names) and not set(kept) - set(names): return kept
@@ -144,16 +144,21 @@ def draw_pairs(
             fix = 'keep fewer cases for testing, or ask for fewer labels'
             raise FastsegError(f'{count} labelled cases', f'1 to {len(people)}', fix)
         for seed in design.seeds:
-            drawn = _drawn(people, seed, count)
+            drawn = _drawn(people, seed, count or len(people), _copies(task.place) if count else [])
             pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(kept), fold, seed))
     if pairs: return pairs
     found = f'folds {design.folds} and seeds {design.seeds}'
     raise FastsegError(found, 'one seed at least', 'say for example --seeds 0 1')
 
-def _drawn(people, seed, count): # names of cases, sorted
-    "The cases of so many people; all of them if nobody has said how many"
-    order = Random(seed).sample(sorted(people), len(people))
-    return sorted(name for who in order[:count or len(order)] for name in people[who])
+# %% ../nbs/34_trials.ipynb #cp340001
+def _drawn(people, seed, count, copies): # names of cases, sorted
+    "The cases of so many people; a scan that is there under two names comes again only after all others"
+    order, once, again, seen = Random(seed).sample(sorted(people), len(people)), [], [], set()
+    for who in order:
+        scans = {i for i, names in enumerate(copies) if names & set(people[who])}
+        (again if scans & seen else once).append(who)
+        seen |= scans
+    return sorted(name for who in (once + again)[:count] for name in people[who])
 
 # %% ../nbs/34_trials.ipynb #40a888eb
 @dataclass(frozen=True)
