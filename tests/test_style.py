@@ -61,6 +61,20 @@ def test_opens_with_title_and_subtitle(nb):
 def test_saved_outputs_have_no_error(nb):
     assert not [o['evalue'] for c in nb.cells for o in c.get('outputs', []) if o['output_type'] == 'error']
 
+def shows(cell): # does a cell end in a value or a figure, and without a semicolon?
+    last = statements(cell)[-1:]
+    if not last or not isinstance(last[0], ast.Expr) or cell.rstrip().endswith(';'): return False
+    value = last[0].value
+    is_figure = isinstance(value, ast.Call) and getattr(value.func, 'id', '').startswith('show_')
+    return is_figure or isinstance(value, (ast.JoinedStr, ast.Name, ast.Tuple))
+
+@each(ALL)
+def test_what_is_shown_is_kept(nb):
+    "Who opens a notebook without running it sees what it leads to; a cell that was edited loses its output."
+    cells = [c for c in nb.cells if c['cell_type'] == 'code']
+    lost = [c['id'] for c in cells if shows(''.join(c['source'])) and not c['outputs']]
+    assert not lost, f'cells without their outputs: {", ".join(lost)}'
+
 @each(ALL)
 def test_cells_have_names_of_their_own(nb):
     "Two cells of one name are taken for one by whoever merges notebooks, or looks for the cell of a function."
