@@ -154,7 +154,8 @@ class SqueezedEncoder(nn.Module):
         self.told = nn.Linear(known, out_channels, bias=False) if known else None
         if known: nn.init.zeros_(self.told.weight) # it begins as a network that is told nothing
     def forward(self, x):
-        x, known = x[:, :self.in_channels].as_subclass(torch.Tensor), x[:, self.in_channels:].as_subclass(torch.Tensor)
+        x = x.as_subclass(torch.Tensor)
+        x, known = x[:, :self.in_channels], x[:, self.in_channels:]
         x = squeeze_voxels(x, self.squeeze)
         if self.channels_last: x = x.contiguous(memory_format=torch.channels_last_3d)
         with computing(self, x): levels = [level.float() for level in self.net(x)]

@@ -254,13 +254,15 @@ def _are_labels(labels, plan): # number → name
 def _is_answer(answer): # None for voxels
     if answer is None: return True
     limits = {name: question.limits for name, question in QUESTIONS.items() if not question.on_grid}[answer['kind']]
-    return set(answer) == {'kind', *limits} and all(_is_number(answer[key], *ends) for key, ends in limits.items())
+    return _are_within({key: value for key, value in answer.items() if key != 'kind'}, limits)
+
+def _are_within(numbers, limits): # name → number; name → least and most
+    return set(numbers) == set(limits) and all(_is_number(numbers[key], *ends) for key, ends in limits.items())
 
 # %% ../nbs/18_plan.ipynb #kn180002
 def _is_known(pair): # (name, {centre, width})
-    limits = QUESTIONS['number'].limits
     name, scale = pair
-    return _is_text(name) and set(scale) == set(limits) and all(_is_number(scale[k], *limits[k]) for k in limits)
+    return _is_text(name) and _are_within(scale, QUESTIONS['number'].limits)
 
 # %% ../nbs/18_plan.ipynb #p20000a7
 _RULES = dict( # entry of a plan → (is it possible?, what is expected); the plan is the second argument

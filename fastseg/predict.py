@@ -466,18 +466,18 @@ def _known_of(
         if set(names) <= set(known) or not table.is_file(): continue
         known = dict(numbers_in(read_targets(table).get(case.name, {}), names)) | known # what is nearer counts
     lost = [name for name in names if name not in known]
-    if not lost: return _warn_of_strange(case, tuple(known.items()), plan)
-    expected = 'a number, which these networks are told, in targets.csv beside the scan'
-    raise FastsegError(f'no {lost[0]} of {case.name}', expected, f'write a table with the columns case, {lost[0]}')
+    if lost:
+        expected = 'a number, which these networks are told, in targets.csv beside the scan'
+        raise FastsegError(f'no {lost[0]} of {case.name}', expected, f'write a table with the columns case, {lost[0]}')
+    _warn_of_strange(case, known, plan)
+    return tuple(known.items())
 
-def _warn_of_strange(case, known, plan): # returns what is known
+def _warn_of_strange(case, known, plan): # known: name → number
     "Says so if a number is far from those that were trained on: a height in metres, perhaps"
-    for name, number in known:
-        scale = plan.known.get(name)
-        if not scale or abs(number - scale['centre']) <= 6*scale['width']: continue
+    for name, scale in plan.known.items():
+        if abs(known[name] - scale['centre']) <= 6*scale['width']: continue
         usual = f'{scale["centre"]:.4g} with a deviation of {scale["width"]:.3g}'
-        warnings.warn(f'{case.name}: {name} is {number:g}, in training it was {usual}')
-    return known
+        warnings.warn(f'{case.name}: {name} is {known[name]:g}, in training it was {usual}')
 
 # %% ../nbs/25_predict.ipynb #an000011
 def _read_predicted(path, plan):
