@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'in_turn', 'step_speeds', 'prediction_speed', 'tutorial_way', 'bare_loop', 'fastseg_way', 'busy_disk',
-           'seconds_to', 'start_up', 'bench']
+           'seconds_to', 'start_up', 'data_costs', 'bench']
 
 # %% ../nbs/37_bench.ipynb #a863b9eb
-import copy, subprocess, sys, tempfile, time, warnings
+import copy, os, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -15,20 +15,22 @@ from itertools import cycle, islice
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
 from fastai.data.core import DataLoaders
-from .settings import FastsegError, plain, quiet, read_json, require_own, results_path, say, write_json
-from .task import Task
+from .settings import FastsegError, Peak, plain, quiet, read_json, require_own
+from .settings import results_path, say, write_json
+from .task import Task, disk_size
 from .check import require_clean
 from .evaluate import score_case
 from .question import QUESTIONS
+from .fingerprint import fingerprint
 from .plan import Plan
 from .dataloaders import dataloaders
 from .model import squeeze_voxels, unsqueeze_voxels
-from .machine import Peak, device_of
+from .machine import device_of
 from .record import Terms, environment
 from .run import Run
 from .space import orientation_of, spacing_of
 from .predict import class_scores, predict
-from .prepare import prepare
+from .prepare import prepare, prepared_folder, preprocess
 from .learner import make_learner
 from .train import anneal, measure, train_run
 from .baseline import plan_baseline, train_baseline
@@ -371,20 +373,19 @@ WAYS = {'fastseg': fastseg_way, 'bare loop': bare_loop, 'tutorial way': tutorial
 
 # %% ../nbs/37_bench.ipynb #efb4acb7
 def _in_process(
-    way: str, # a name of `WAYS`
-    data: str, # folder of the task
-    terms: Terms,
-) -> dict: # what the way returns, and peak_memory_mb
-    "Trains in a new process"
+    name: str, # of a function of this module
+    *given, # to the function
+): # what it returns
+    "Calls a function in a new process"
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
-    work = import_module('fastseg.bench')._work # a new process finds a function in a module, but not in a notebook
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool: return pool.submit(work, way, data, terms).result()
+    work = getattr(import_module('fastseg.bench'), name) # a new process finds it in a module, but not in a notebook
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool: return pool.submit(work, *given).result()
 
-def _work(way, data, terms):
-    "What the new process does"
+def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
+    "One training, in a new process"
     warnings.filterwarnings('ignore', category=FutureWarning) # for the authors of the packages below
-    with Peak(torch.device('cpu')) as peak: found = WAYS[way](Task.from_folder(data), terms)
+    with Peak() as peak: found = WAYS[way](Task.from_folder(data), terms)
     return dict(found, peak_memory_mb=peak.top/2**20)
 
 # %% ../nbs/37_bench.ipynb #b9481edb
@@ -435,6 +436,43 @@ def start_up(
     ways = {name: partial(_timed, partial(command, name), 1) for name in names}
     return {name: 1/speed['samples_per_second'] for name, speed in in_turn(ways, repeats).items()}
 
+# %% ../nbs/37_bench.ipynb #dc000002
+def data_costs(
+    task: Task, # with its folder
+    plan: Plan, # of this task, or of one with the same modalities and labels
+    *,
+    steps: int=40, # of training
+) -> dict: # number and size of the scans, and of looking, preparing and training the seconds and the memory in MB
+    "What the scans of a task cost on a processor before training and in it"
+    return _in_process('_data_costs', task.place, plan, steps)
+
+def _cost(do): # (what it returns, seconds, MB at most beside what was there before)
+    start = time.perf_counter()
+    with Peak() as peak: found = do()
+    return found, time.perf_counter() - start, (peak.top - peak.before)/2**20
+
+def _some_steps(task, plan, steps):
+    "Seconds of a step, and the share of them in which no batch was there"
+    learn = make_learner(dataloaders(task, plan, steps=steps, device='cpu'), plan)
+    seconds = steps/_timed(lambda: _fit(learn, learn.dls.train), steps)['samples_per_second']
+    return dict(step_seconds=seconds/steps, waiting=learn.waited/seconds)
+
+# %% ../nbs/37_bench.ipynb #dc000003
+def _data_costs(place, plan, steps) -> dict:
+    "What the new process does"
+    warnings.filterwarnings('ignore', category=FutureWarning)
+    task = Task.from_folder(place)
+    results_path().mkdir(parents=True, exist_ok=True)
+    with quiet(), tempfile.TemporaryDirectory(dir=results_path()) as folder:
+        os.environ['FASTSEG_RESULTS_PATH'] = folder # of this process only
+        _, look_seconds, look_mb = _cost(lambda: fingerprint(task))
+        _, prepare_seconds, prepare_mb = _cost(lambda: preprocess(task, plan))
+        prepared_mb = sum(o.stat().st_size for o in prepared_folder(task, plan).iterdir())/2**20
+        speed, _, train_mb = _cost(lambda: _some_steps(task, plan, steps))
+    return dict(cases=len(task.train), scans_mb=sum(map(disk_size, task.train))/2**20, prepared_mb=prepared_mb,
+        look_seconds=look_seconds, look_mb=look_mb, prepare_seconds=prepare_seconds, prepare_mb=prepare_mb,
+        **speed, train_mb=train_mb)
+
 # %% ../nbs/37_bench.ipynb #bec37d08
 def _say_speeds(step, prediction):
     "A line for each"
@@ -455,7 +493,7 @@ def _speeds(task, minutes, steps, repeats, device) -> dict:
 
 def _train(way, task, terms, beside='') -> dict:
     "One training in a process of its own, and a line about it"
-    found = dict(way=way, beside=beside, seed=terms.seed, **_in_process(way, task.place, terms))
+    found = dict(way=way, beside=beside, seed=terms.seed, **_in_process('_work', way, task.place, terms))
     where = f' beside a {beside}' if beside else ''
     say('{way}: Dice {dice:.4f} after {train_seconds:.0f} s ({steps} steps)'.format(**found) + where)
     return found

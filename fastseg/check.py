@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 import numpy as np
-from .settings import FastsegError, bar, data_path, is_quiet, mark, read_json, results_path, write_json
+from .settings import FastsegError, bar, data_path, in_threads, is_quiet, mark, read_json
+from .settings import results_path, write_json
 from .space import orientation_of
 from .pictures import archive_of, files_below, is_picture, load_picture
-from .task import Case, Task, case_name, place_and_column, stamp, whole_file
+from .task import Case, Task, case_name, disk_size, place_and_column, stamp, whole_file
 
 # %% ../nbs/09_check.ipynb #e478d6cd
 def _decode(
@@ -669,26 +670,22 @@ class Findings:
 # %% ../nbs/09_check.ipynb #fafef4e9
 def _read_cases(
     task: Task, # with its root
-    n_workers: int|None=None, # files read at the same time
 ) -> list: # `_Record`s, training cases first
     "Look at all files of all cases"
-    from concurrent.futures import ThreadPoolExecutor
     cases = [(o, False) for o in task.train] + [(o, True) for o in task.test]
-    with ThreadPoolExecutor(n_workers or min(4, os.cpu_count() or 1)) as pool:
-        made = pool.map(lambda o: _record(task, *o), cases)
-        return list(bar(made, len(cases)))
+    made = in_threads(lambda o: _record(task, *o), cases, lambda o: disk_size(o[0]))
+    return list(bar(made, len(cases)))
 
 # %% ../nbs/09_check.ipynb #00468dec
 def check_task(
     folder, # a task folder, or a `Task` or name of one that is on this machine; perhaps with '#COLUMN'
-    n_workers: int|None=None, # files read at the same time; each needs the memory of one scan
 ) -> Findings:
     "Read every scan and label of a data set once and report all that is wrong with it"
     place, column = (folder, folder.words) if isinstance(folder, Task) else place_and_column(folder)
     task, rows = _lenient_task(_folder_of(place), column)
     if not task.train and not rows:
         rows.append(_finding('missing', 'imagesTr', 'no training case', 'at least one image with its label'))
-    records = _read_cases(task, n_workers)
+    records = _read_cases(task)
     for rule in CASE_RULES:
         for record in records: rows += rule(task, record)
     for rule in (*FOLDER_RULES, ANSWER_RULES[task.asks]): rows += rule(task, records)
@@ -754,17 +751,16 @@ def require_clean(
 # %% ../nbs/09_check.ipynb #740988a5
 def duplicates(
     task: Task, # with its folder
-    n_workers: int|None=None, # files read at the same time; each needs the memory of one scan
 ) -> list: # sets of case names (of training and test cases); a case is in at most one of them
     "Cases whose scans have the same voxels: keep each set on one side of a split"
     _require_folder(task)
     note = _note_of(task, 'copies-')
-    if not note.exists(): write_json(note, [sorted(group) for group in _groups_of_copies(task, n_workers)])
+    if not note.exists(): write_json(note, [sorted(group) for group in _groups_of_copies(task)])
     return [set(group) for group in read_json(note)]
 
-def _groups_of_copies(task, n_workers) -> list: # sets of case names
+def _groups_of_copies(task) -> list: # sets of case names
     "Reads every scan"
     train = tuple(replace(o, label=None) for o in task.train) # labels are not read
-    records = _read_cases(replace(task, train=train), n_workers)
+    records = _read_cases(replace(task, train=train))
     groups = [{record.name for record, _ in pairs} for pairs in _copies(records)]
     return _joined(o for o in groups if len(o) > 1)

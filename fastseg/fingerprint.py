@@ -6,12 +6,11 @@
 __all__ = ['Fingerprint', 'fingerprint']
 
 # %% ../nbs/17_fingerprint.ipynb #6278bab5
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 import numpy as np
-from .settings import FastsegError, bar, mark, read_json, results_path, write_json
+from .settings import FastsegError, bar, in_threads, mark, read_json, results_path, write_json
 from .space import orientation_of, to_ras
-from .task import Case, Task, is_ct, stamp
+from .task import Case, Task, disk_size, is_ct, stamp
 
 # %% ../nbs/17_fingerprint.ipynb #7dfc890a
 def _intensities(
@@ -98,31 +97,28 @@ def _kept_rows(store):
 # %% ../nbs/17_fingerprint.ipynb #sp000003
 def _read_rows(
     task: Task, # with its folder
-    workers: int, # threads that read
 ) -> dict: # case → row, all training cases
     "Rows of the kept file, completed by those that are new"
     store = _store(task)
     rows = _kept_rows(store)
     stamps = {c.name: stamp(c) for c in task.train}
     todo = [c for c in task.train if rows.get(c.name, {}).get('stamp') != stamps[c.name]]
-    with ThreadPoolExecutor(workers) as pool:
-        made = pool.map(lambda case: _row(case, task.labels), todo)
-        for i, row in enumerate(bar(made, len(todo))):
-            rows[row['name']] = dict(row, stamp=stamps[row['name']])
-            if i % 20 == 19: write_json(store, rows)
+    made = in_threads(lambda case: _row(case, task.labels), todo, disk_size)
+    for i, row in enumerate(bar(made, len(todo))):
+        rows[row['name']] = dict(row, stamp=stamps[row['name']])
+        if i % 20 == 19: write_json(store, rows)
     if todo: write_json(store, rows)
     return rows
 
 # %% ../nbs/17_fingerprint.ipynb #54fa8cc1
 def fingerprint(
     task: Task, # with its folder
-    workers: int=2, # threads that read; unzipping runs beside Python
 ) -> Fingerprint: # one row per training case
     "Reads every training case once, or only those that are new since the last time"
     if task.root is None:
         fix = f'run `fastseg download {task.number}`, or make phantoms: see data/Download_Sets.ipynb'
         raise FastsegError(f'{task.folder_name} without a folder', 'the scans below data_path', fix)
-    rows = _read_rows(task, workers)
+    rows = _read_rows(task)
     with_numbers = lambda row: dict(row, voxels={int(k): v for k, v in row['voxels'].items()}) # JSON makes keys text
     cases = [with_numbers(rows[c.name]) for c in task.train]
     targets = tuple(c.target for c in task.train if c.target is not None)

@@ -25,6 +25,7 @@ class GainMap:
     def lengths(self): return sorted(self.studies) # steps
     @property
     def counts(self): return sorted({run['count'] for run in self.studies[self.lengths[0]].runs}) # labelled cases
+    def of(self, arm): return replace(self, arm=arm) # the same studies, asked about another of their starts
     def cell(self, count, steps): return self.studies[steps].against(self.arm, count=count) # Comparison
     @property
     def table(self): # DataFrame: labels, steps, scratch, dice, gain, low, high, pairs, verdict
@@ -40,22 +41,23 @@ def _cell_row(count, steps, found):
 
 # %% ../nbs/36_gain_map.ipynb #y0000011
 def gain_map(
-    source, # Run or its folder, or a checkpoint
+    source, # Run or its folder, or a checkpoint; or a list of `Arm`: a map for each, on the same twins
     target, # Task, or its number, name or folder
     counts=(2, 4, 8), # numbers of labelled cases: the rows
     minutes=(.5, 1.5, 4.), # lengths of training: the columns
     *,
     steps=None, # lengths in steps, instead of minutes: another machine then repeats the same map
-    schedule: str='all_at_once', # order of unfreezing
+    schedule: str='all_at_once', # order of unfreezing; an `Arm` has its own
     design: Design=Design(seeds=(0, 1, 2, 3)), # seeds, and which cases are kept apart
     **more, # spacing, plan, workers, cluster: see `run_study`
-) -> GainMap:
+) -> GainMap: # of the first start; `found.of(name)` is that of another
     "The gain of a start on its twin, over numbers of labels and lengths of training"
-    arms = [SCRATCH, Arm('transfer', place_of(source), schedule)]
+    starts = source if isinstance(source, list) else [Arm('transfer', place_of(source), schedule)]
+    arms = [SCRATCH, *starts]
     budgets = [Terms(steps=n) for n in steps] if steps else [Terms(minutes=m) for m in minutes]
     asked = dict(design=replace(design, counts=tuple(counts)), question='where does the start help?', **more)
     studies = [run_study(target, arms, terms=terms, **asked) for terms in budgets]
-    return GainMap({study.info['steps']: study for study in studies}, 'transfer')
+    return GainMap({study.info['steps']: study for study in studies}, starts[0].name)
 
 # %% ../nbs/36_gain_map.ipynb #y0000015
 def _cell_text(row) -> str: # of a map's table

@@ -8,14 +8,14 @@ __all__ = ['resize', 'strongest', 'resize_label', 'normalise', 'WayBack', 'prepa
 
 # %% ../nbs/19_prepare.ipynb #97b3f3f2
 import gc, json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from safetensors import safe_open
-from .settings import FastsegError, bar, free_memory, mark, require_sealed, results_path, write_sealed
+from .settings import FastsegError, bar, free_memory, in_threads, mark, require_sealed
+from .settings import results_path, write_sealed
 from .space import body_axes, from_ras, to_ras
-from .task import Case, Task, stamp
+from .task import Case, Task, disk_size, stamp
 from .plan import Plan
 
 # %% ../nbs/19_prepare.ipynb #3da917fb
@@ -307,10 +307,8 @@ def preprocess(
     path = lambda case: folder/f'{case.name}.safetensors'
     wanted = [c for c in task.train if cases is None or c.name in set(cases)]
     todo = [c for c in wanted if not _is_fresh(c, path(c))]
-    is_huge = np.prod(task.shape or (1, 1, 1)) > 3e7 # voxels; two such scans at a time might not fit into memory
-    with ThreadPoolExecutor(1 if is_huge else 2) as pool:
-        jobs = pool.map(lambda case: _prepare_case(case, plan, path(case)), todo)
-        for _ in bar(jobs, len(todo)): pass
+    jobs = in_threads(lambda case: _prepare_case(case, plan, path(case)), todo, disk_size)
+    for _ in bar(jobs, len(todo)): pass
     return folder
 
 # %% ../nbs/19_prepare.ipynb #f63ccbae

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'fits_disk', 'data_path', 'models_path', 'results_path',
-           'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'writing',
-           'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json', 'require_own', 'mark']
+           'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'Peak', 'in_threads',
+           'writing', 'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json', 'require_own',
+           'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
 import configparser, hashlib, importlib, inspect, json, math, os, re, sys, time, zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -210,6 +212,58 @@ def _free_on_card(device):
     "What nobody has, and what PyTorch has but does not use"
     from torch import cuda
     return cuda.mem_get_info(device)[0] + cuda.memory_reserved(device) - cuda.memory_allocated(device)
+
+# %% ../nbs/00_settings.ipynb #51990883
+class Peak:
+    "Watches memory in a `with` block: `before` and `top` in bytes, of the card on CUDA and of the process elsewhere"
+    def __init__(self, device='cpu'): self.is_card, self.device = str(device).startswith('cuda'), device
+    @property
+    def card(self):
+        from torch import cuda
+        return cuda
+    def now(self):
+        return self.card.memory_allocated(self.device) if self.is_card else self.process.memory_info().rss
+    def __enter__(self):
+        import psutil
+        from threading import Event, Thread
+        self.process = psutil.Process()
+        self.before = self.top = self.now()
+        if self.is_card:
+            self.card.reset_peak_memory_stats(self.device) # CUDA keeps the peak itself
+            return self
+        self.done = Event()
+        self.watcher = Thread(target=self._watch, daemon=True)
+        self.watcher.start()
+        return self
+    def _watch(self):
+        while not self.done.wait(.004): self.top = max(self.top, self.now())
+    def __exit__(self, *_):
+        if self.is_card:
+            self.top = self.card.max_memory_allocated(self.device)
+            return
+        self.done.set()
+        self.watcher.join()
+
+# %% ../nbs/00_settings.ipynb #me000004
+def in_threads(
+    do, # function of one thing, say a case
+    things, # what it is done with
+    size, # function of a thing that says which is the largest, say of its files
+    share: float=.5, # of the memory that is free now, for all that is done at the same time
+): # yields what `do` returned, in the order of the things
+    "The largest first and alone, then as many at a time as there are cores and as memory allows"
+    things = list(things)
+    if not things: return
+    first = max(range(len(things)), key=lambda i: size(things[i]))
+    with Peak() as peak: largest = do(things[first])
+    with ThreadPoolExecutor(_at_once(peak.top - peak.before, share*free_memory())) as pool:
+        others = pool.map(do, things[:first] + things[first + 1:])
+        for i in range(len(things)): yield largest if i == first else next(others)
+
+def _at_once(need, room) -> int: # bytes of one, bytes for all
+    "How many are done at the same time"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min(cores, int(room//max(need, 1))))
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
 @contextmanager

@@ -14,12 +14,12 @@ import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
 from fastcore.basics import patch
-from .settings import FastsegError, say
+from .settings import FastsegError, Peak, say
 from .task import Task
 from .plan import Plan, require_fits
 from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, save_tensors, set_weights, splitter
-from .machine import Peak, computes, device_of, time_ways
+from .machine import computes, device_of, time_ways
 from .record import Record, Terms, data_sum, epochs_of, identity_of
 from .run import Run, begin_run, find_run, require_same_data, run_lock
 from .learner import loss_function, make_learner, shown_here
