@@ -15,6 +15,8 @@ from itertools import cycle, islice
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
 from fastai.data.core import DataLoaders
+
+# %% ../nbs/37_bench.ipynb #bi000001
 from .settings import FastsegError, Peak, plain, quiet, read_json, require_own
 from .settings import results_path, say, write_json
 from .task import Task, disk_size
@@ -30,7 +32,7 @@ from .record import Terms, environment
 from .run import Run
 from .space import orientation_of, spacing_of
 from .predict import class_scores, predict
-from .prepare import prepare, prepared_folder, preprocess
+from .prepare import prepare, preprocess
 from .learner import make_learner
 from .train import anneal, measure, train_run
 from .baseline import plan_baseline, train_baseline
@@ -446,10 +448,11 @@ def data_costs(
     "What the scans of a task cost on a processor before training and in it"
     return _in_process('_data_costs', task.place, plan, steps)
 
-def _cost(do): # (what it returns, seconds, MB at most beside what was there before)
+def _cost(name, do): # (what it returns, a dict with its seconds, and MB at most beside what was there before)
     start = time.perf_counter()
     with Peak() as peak: found = do()
-    return found, time.perf_counter() - start, (peak.top - peak.before)/2**20
+    seconds, mb = time.perf_counter() - start, (peak.top - peak.before)/2**20
+    return found, {f'{name}_seconds': seconds, f'{name}_mb': mb}
 
 def _some_steps(task, plan, steps):
     "Seconds of a step, and the share of them in which no batch was there"
@@ -465,13 +468,16 @@ def _data_costs(place, plan, steps) -> dict:
     results_path().mkdir(parents=True, exist_ok=True)
     with quiet(), tempfile.TemporaryDirectory(dir=results_path()) as folder:
         os.environ['FASTSEG_RESULTS_PATH'] = folder # of this process only
-        _, look_seconds, look_mb = _cost(lambda: fingerprint(task))
-        _, prepare_seconds, prepare_mb = _cost(lambda: preprocess(task, plan))
-        prepared_mb = sum(o.stat().st_size for o in prepared_folder(task, plan).iterdir())/2**20
-        speed, _, train_mb = _cost(lambda: _some_steps(task, plan, steps))
-    return dict(cases=len(task.train), scans_mb=sum(map(disk_size, task.train))/2**20, prepared_mb=prepared_mb,
-        look_seconds=look_seconds, look_mb=look_mb, prepare_seconds=prepare_seconds, prepare_mb=prepare_mb,
-        **speed, train_mb=train_mb)
+        found = _three_costs(task, plan, steps)
+    return dict(cases=len(task.train), scans_mb=sum(map(disk_size, task.train))/2**20, **found)
+
+def _three_costs(task, plan, steps):
+    "Of looking, preparing and training, where nothing is kept from before"
+    _, look = _cost('look', lambda: fingerprint(task))
+    where, ready = _cost('prepare', lambda: preprocess(task, plan))
+    prepared_mb = sum(o.stat().st_size for o in where.iterdir())/2**20
+    speed, train = _cost('train', lambda: _some_steps(task, plan, steps))
+    return dict(prepared_mb=prepared_mb, **look, **ready, **speed, train_mb=train['train_mb'])
 
 # %% ../nbs/37_bench.ipynb #bec37d08
 def _say_speeds(step, prediction):

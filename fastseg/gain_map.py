@@ -68,26 +68,28 @@ def _cell_text(row) -> str: # of a map's table
 
 def _is_decided(row): return row.verdict != 'undecided'
 
-def _draw_cell(ax, x, y, row):
+def _draw_cell(ax, x, y, row, limit):
     "Blue for a gain, red for a loss; hatched where it is undecided"
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
-    colour = colormaps['RdBu'](.5 + float(np.clip(row.gain, -.05, .05))/.1)
+    colour = colormaps['RdBu'](.5 + float(np.clip(row.gain/limit, -1, 1))/2)
     how = dict(facecolor=colour, alpha=.9) if _is_decided(row) else dict(facecolor=(*colour[:3], .25), hatch='//')
     ax.add_patch(Rectangle((x - .47, y - .47), .94, .94, edgecolor='0.75', lw=0, **how))
-    ink = 'white' if _is_decided(row) and abs(row.gain) > .035 else 'black'
+    ink = 'white' if _is_decided(row) and abs(row.gain) > .7*limit else 'black'
     ax.text(x, y, _cell_text(row), ha='center', va='center', fontsize=8, color=ink)
 
 # %% ../nbs/36_gain_map.ipynb #g2000007
 def show_map(
     found: GainMap, # or anything with its table, lengths and counts
     title: str='', # above the picture
+    limit: float=.05, # gain from which on the colour is full
 ): # figure: a row per number of labels, a column per length of training
     "The map as a picture"
     table = found.table
     fig = Canvas(figsize=(2 + 1.7*len(found.lengths), 1 + .95*len(found.counts)), dpi=90, layout='constrained')
     ax = fig.add_subplot()
-    for row in table.itertuples(): _draw_cell(ax, found.lengths.index(row.steps), found.counts.index(row.labels), row)
+    for row in table.itertuples():
+        _draw_cell(ax, found.lengths.index(row.steps), found.counts.index(row.labels), row, limit)
     ax.set(xlim=(-.5, len(found.lengths) - .5), ylim=(len(found.counts) - .5, -.5))
     ax.set(xticks=range(len(found.lengths)), xticklabels=found.lengths, xlabel='steps of training', title=title)
     ax.set(yticks=range(len(found.counts)), yticklabels=found.counts, ylabel='labelled cases')
