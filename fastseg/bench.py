@@ -84,6 +84,15 @@ def _timed(
     do()
     return dict(samples_per_second=n/(time.perf_counter() - start))
 
+def _timed_fit(
+    learn, # Learner
+    batches, # a DataLoader or a list
+    n: int, # what is counted: samples, or steps
+) -> dict: # samples_per_second; waiting, share of the time in which no batch was there
+    "One epoch of fastai's loop, timed"
+    speed = _timed(lambda: _fit(learn, batches), n)
+    return dict(speed, waiting=learn.waited*speed['samples_per_second']/n)
+
 # %% ../nbs/37_bench.ipynb #3410d751
 def step_speeds(
     task: Task, # with its folder
@@ -97,10 +106,7 @@ def step_speeds(
     dls = dataloaders(task, plan, steps=steps, device=device_of(device))
     batches = list(islice(dls.train, 8))
     some, n = list(islice(cycle(batches), steps)), steps*plan.batch_size
-    def timed_fit(batches):
-        learn = make_learner(dls, plan)
-        speed = _timed(lambda: _fit(learn, batches), n)
-        return dict(speed, waiting=learn.waited*speed['samples_per_second']/n)
+    def timed_fit(batches): return _timed_fit(make_learner(dls, plan), batches, n)
     def timed_network():
         learn = make_learner(dls, plan)
         return _timed(lambda: _network_alone(learn, some), n)
@@ -382,11 +388,11 @@ def _in_process(
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
     work = getattr(import_module('fastseg.bench'), name) # a new process finds it in a module, but not in a notebook
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool: return pool.submit(work, *given).result()
+    silence = warnings.filterwarnings, ('ignore', '', FutureWarning) # those are for the authors of other packages
+    with ProcessPoolExecutor(1, get_context('spawn'), *silence) as pool: return pool.submit(work, *given).result()
 
 def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
     "One training, in a new process"
-    warnings.filterwarnings('ignore', category=FutureWarning) # for the authors of the packages below
     with Peak() as peak: found = WAYS[way](Task.from_folder(data), terms)
     return dict(found, peak_memory_mb=peak.top/2**20)
 
@@ -457,13 +463,12 @@ def _cost(name, do): # (what it returns, a dict with its seconds, and MB at most
 def _some_steps(task, plan, steps):
     "Seconds of a step, and the share of them in which no batch was there"
     learn = make_learner(dataloaders(task, plan, steps=steps, device='cpu'), plan)
-    seconds = steps/_timed(lambda: _fit(learn, learn.dls.train), steps)['samples_per_second']
-    return dict(step_seconds=seconds/steps, waiting=learn.waited/seconds)
+    found = _timed_fit(learn, learn.dls.train, steps)
+    return dict(step_seconds=1/found['samples_per_second'], waiting=found['waiting'])
 
 # %% ../nbs/37_bench.ipynb #dc000003
 def _data_costs(place, plan, steps) -> dict:
     "What the new process does"
-    warnings.filterwarnings('ignore', category=FutureWarning)
     task = Task.from_folder(place)
     results_path().mkdir(parents=True, exist_ok=True)
     with quiet(), tempfile.TemporaryDirectory(dir=results_path()) as folder:

@@ -49,7 +49,7 @@ def disk_size(
     case: Case, # any case
 ) -> int: # bytes; a file that is not there has none
     "What the files of a case take on the disk"
-    return sum(archive_of(o).stat().st_size for o in _files_of(case) if archive_of(o).exists())
+    return sum(o.stat().st_size for o in map(archive_of, _files_of(case)) if o.exists())
 
 def _files_of(case) -> list: # paths, the slices of a series one by one
     given = [*case.image, case.label] if case.label else case.image
