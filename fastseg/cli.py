@@ -205,6 +205,10 @@ def _length(text): # auto, native, or a number of mm
     if text not in ('auto', 'native'): _amount(text)
     return text
 
+def _who_is_scored(text): # others, or a number of cases
+    if text == 'others': return text
+    return int(text) if re.fullmatch('0*[1-9][0-9]{0,9}', text) else _refuse(text, 'a whole number above 0, or others')
+
 def _path(text): # of a file or a folder
     return text if text.strip() and fits_disk(text) else _refuse(text[:40], 'a path')
 
@@ -237,8 +241,8 @@ _TRANSFER = [
         'slow_encoder, near_source, head_only, frozen_encoder or linear_probe_then_all.', default='progressive',
         metavar='NAME'),
     _word('--labels', 'Use only N labelled cases of the target; all if not given.', type=_count, metavar='N'),
-    _word('--test', 'Keep N cases apart, to be scored by every run; half of them if not given.', type=_count,
-        metavar='N'),
+    _word('--test', 'Keep N cases apart, to be scored by every run; half of them if not given. Or others: each pair '
+        'of runs scores all that it has not learned from.', type=_who_is_scored, metavar='N'),
     _word('--folds', 'Keep these folds apart instead, one after the other.', type=_number, nargs='+', default=[],
         metavar='F'),
     _word('--seeds', 'A pair of runs for each seed; 0 to 5 if not given.', type=_number, nargs='+', metavar='S'),

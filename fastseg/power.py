@@ -20,12 +20,14 @@ def draw_differences(
     cases: int, # scored; in folds each by an equal share of the pairs
     folds: int=1, # groups of pairs that score different cases
     heavy_tails: bool=False, # Student's t with three degrees of freedom instead of a normal distribution
+    learned: int=0, # cases that each pair has learned from, drawn anew for each, and so not scored
 ): # [pairs,cases] without any true gain, NaN where a pair has not scored a case
     "A made-up experiment"
     def draw(spread, *shape):
         values = rng.standard_t(3, shape)/3**.5 if heavy_tails else rng.normal(size=shape)
         return spread*values
     table = draw(luck.runs, pairs, 1) + draw(luck.cases, 1, cases) + draw(luck.rest, pairs, cases)
+    if learned: table[rng.random(table.shape).argsort(1) < learned] = np.nan
     if folds == 1: return table
     is_scored = np.arange(pairs)[:, None] % folds == np.arange(cases) % folds
     return np.where(is_scored, table, np.nan)
@@ -45,13 +47,15 @@ def false_verdicts(
     *,
     folds: int=1, # see `draw_differences`
     heavy_tails: bool=False, # see `draw_differences`
+    learned: int=0, # see `draw_differences`
     rule=crossed_rule, # what is examined: takes a table, returns a word
     experiments: int=2000,
     seed: int=0,
 ) -> float: # share of experiments that end with 'helped' or 'harmed'
     "How often a rule sees something where there is nothing"
     rng = np.random.default_rng(seed)
-    tables = (draw_differences(rng, luck, pairs, cases, folds, heavy_tails) for _ in range(experiments))
+    world = luck, pairs, cases, folds, heavy_tails, learned
+    tables = (draw_differences(rng, *world) for _ in range(experiments))
     return float(np.mean([rule(table) in ('helped', 'harmed') for table in tables]))
 
 # %% ../nbs/14_power.ipynb #w0000018

@@ -342,20 +342,23 @@ def _foresight(trials) -> str: # lines
     lines = []
     if sum(is_warming_up(run.log) for run in runs) > len(runs)/2:
         lines += ['runs end while Dice still rises steeply: with a longer budget they would differ less']
-    tests = {trial.pair.test for trial in pilot}
-    if len(pilot) < 3 or len(tests) > 1: return '\n'.join(lines)
+    tests = [set(trial.pair.test) for trial in pilot]
+    if len(pilot) < 3: return '\n'.join(lines)
     pairs = len({trial.pair.name for trial in trials})
-    return '\n'.join([*lines, *_power_of(runs, pairs)])
+    return '\n'.join([*lines, *_power_of(runs, pairs, set.intersection(*tests))])
 
-def _power_of(runs, pairs) -> list: # runs from scratch; pairs that are to come
-    "What so many pairs can see, in one line; nothing if one person only is scored"
+def _power_of(runs, pairs, common) -> list: # runs from scratch; pairs that are to come; whom all runs have scored
+    "What so many pairs can see, in one line; nothing if one person at most is scored by all"
     import pandas as pd
     tables = [load_scores(run.folder/'scores.json').table for run in runs]
-    judged = metrics_in(tables[0])[0]
+    judged, scored = metrics_in(tables[0])[0], _people_in(tables[0])
+    tables = [table[table.case.isin(common)] for table in tables]
+    if _people_in(tables[0]) < 2: return []
     whole = settled(pd.concat([table.assign(run=i) for i, table in enumerate(tables)]))
     scores = [_case_means(table, judged.name) for _, table in whole.groupby('run')]
-    if len(scores[0]) < 2: return []
-    return [describe_power(luck_of_pilot(scores), pairs, len(scores[0]), judged.margin, say=judged.text)]
+    return [describe_power(luck_of_pilot(scores), pairs, scored, judged.margin, say=judged.text)]
+
+def _people_in(table): return table['group' if 'group' in table else 'case'].nunique()
 
 # %% ../nbs/35_study.ipynb #s2000015
 def _case_means(

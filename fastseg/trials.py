@@ -64,7 +64,7 @@ class Design:
     counts: tuple=(None,) # numbers of labelled cases (of people, if some were scanned twice), rising; None: all
     folds: tuple=() # folds that are kept apart, one after the other; without any, `test` says what is kept apart
     seeds: tuple=(0, 1, 2, 3, 4, 5) # a pair of runs for each, and for each fold
-    test: int|str|tuple='half' # 'half' of the cases are kept apart, so many of them, or these names
+    test: int|str|tuple='half' # who is kept apart: 'half' of the cases, so many, or these names; or 'others', see below
     looks: int=1 # 2: judge after half of the seeds, and train the rest only if that is undecided
     def __post_init__(self):
         for seed in self.seeds: require_seed(seed)
@@ -108,7 +108,7 @@ def _kept_apart(
         kept = sorted(name for who in chosen for name in people[who])
     if 0 < len(kept) < len(names) and not set(kept) - set(names): return kept
     found = f'test={test!r} with {len(names)} labelled cases'
-    raise FastsegError(found, f"'half', 1 to {len(names) - 1}, or names of cases", 'correct test')
+    raise FastsegError(found, f"'half', 'others', 1 to {len(names) - 1}, or names of cases", 'correct test')
 
 # %% ../nbs/34_trials.ipynb #ts000001
 def _spread(people, task, n): # `people`: sorted names; returns n of them
@@ -122,12 +122,44 @@ def _spread(people, task, n): # `people`: sorted names; returns n of them
 def _pools(
     task: Task, # with its folder
     design: Design,
-) -> list: # (beginning of the pair's name, fold, cases to draw from, cases kept apart)
-    "Who may be labelled and who is scored: for each fold, or once if cases are kept apart"
+) -> list: # (beginning of the pair's name, fold, cases to draw from, cases kept apart or None)
+    "Who may be labelled and who is scored (None: the others): for each fold, or once if cases are kept apart"
     if design.folds: return [(f'fold{fold}_', fold, *split(task, fold)) for fold in design.folds]
+    if design.test == 'others': return [('', 0, _all_of_drawings(task), None)]
     kept = _kept_apart(task, design.test)
     known = {c.who for c in task.train if c.name in kept} # whose other scans may not be trained on
     return [('', 0, sorted(c.name for c in task.train if c.who not in known), kept)]
+
+# %% ../nbs/34_trials.ipynb #tr200004
+def _all_of_drawings(task) -> list: # names, sorted
+    "Raises `FastsegError` where a number or a class is asked for: those who are scored would have a part in its scale"
+    if any(case.target is None for case in task.train): return sorted(case.name for case in task.train)
+    found = "test='others' where the answer is no drawing"
+    raise FastsegError(found, "'half', a number or names of cases", 'keep the same cases apart from all runs')
+
+# %% ../nbs/34_trials.ipynb #tr200002
+def _others(
+    task: Task,
+    drawn, # names of cases
+    copies, # of `duplicates`
+) -> list: # names, sorted
+    "All cases that are not among the drawn ones, neither as another scan of a person nor under another name"
+    known = {task.case(name).who for name in drawn}
+    left = set()
+    for name in sorted(case.name for case in task.train if case.who not in known):
+        same = set().union(*(group for group in copies if name in group))
+        if not same & (left | set(drawn)): left.add(name)
+    return sorted(left)
+
+def _most_drawn(people, seed, count, design, task) -> list: # names of cases
+    "All that a seed learns from at any number of labels"
+    return _drawn(people, seed, max(count, *filter(None, design.counts), 0), _copies(task.place))
+
+def _require_drawable(count, most): # how many are wanted; how many people can be labelled
+    "Raises `FastsegError` unless so many may be drawn"
+    if count is None or 0 < count <= most: return
+    fix = 'keep fewer cases for testing, or ask for fewer labels'
+    raise FastsegError(f'{count} labelled cases', f'1 to {most}', fix)
 
 # %% ../nbs/34_trials.ipynb #26df3124
 def draw_pairs(
@@ -140,12 +172,12 @@ def draw_pairs(
     for prefix, fold, pool, kept in _pools(task, design):
         drawable = set(pool)
         people = _people(c for c in task.train if c.name in drawable)
-        if count is not None and not 0 < count <= len(people):
-            fix = 'keep fewer cases for testing, or ask for fewer labels'
-            raise FastsegError(f'{count} labelled cases', f'1 to {len(people)}', fix)
+        if not kept: count = count or min(filter(None, design.counts), default=0)
+        _require_drawable(count, len(people) if kept else len(people) - 1)
         for seed in design.seeds:
             drawn = _drawn(people, seed, count or len(people), _copies(task.place) if count else [])
-            pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(kept), fold, seed))
+            scored = kept or _others(task, _most_drawn(people, seed, count, design, task), _copies(task.place))
+            pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(scored), fold, seed))
     if pairs: return pairs
     found = f'folds {design.folds} and seeds {design.seeds}'
     raise FastsegError(found, 'one seed at least', 'say for example --seeds 0 1')

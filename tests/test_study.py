@@ -37,7 +37,11 @@ HARD = {
     'four folds': (Luck(.02, .02, .02), 4, 16, dict(folds=4)),
     'two seeds of each of four folds': (SHARED, 8, 16, dict(folds=4)),
     'three seeds of each of four folds': (SHARED, 12, 40, dict(folds=4)),
-    'two seeds, heavy tails': (SHARED, 8, 16, dict(folds=4, heavy_tails=True))}
+    'two seeds, heavy tails': (SHARED, 8, 16, dict(folds=4, heavy_tails=True)),
+    'two of sixteen learned from': (SHARED, 12, 16, dict(learned=2)),
+    'half of them learned from': (Luck(.02, .02, .02), 4, 8, dict(learned=4)),
+    'learned from, heavy tails': (SHARED, 8, 16, dict(learned=2, heavy_tails=True)),
+    'learned from, runs alone': (Luck(.05, 0, .03), 6, 15, dict(learned=2))}
 
 @pytest.mark.parametrize('world', [*WORLDS, *HARD])
 def test_no_more_than_one_false_verdict_in_twenty(world):
@@ -218,6 +222,17 @@ def test_settings_may_be_tuples(world, tmp_path):
             terms=Terms(steps=1, device='cpu'), spacing=spacing, plan=world['plan'], out=tmp_path/'study')
     assert ask((4, 4, 4)).runs == ask([4, 4, 4]).runs
 
+def test_all_others_are_scored(world, tmp_path, capsys):
+    "Each pair scores whoever it has not learned from; what the study can see is told from those whom all have scored"
+    arms = [SCRATCH, Arm('transfer', str(world['source']))]
+    study = run_study(world['hearts'], arms, design=Design(counts=(2,), test='others', seeds=(0, 1, 2)),
+        terms=Terms(steps=1, device='cpu'), plan=world['plan'], out=tmp_path/'study')
+    names = {case.name for case in world['hearts'].train}
+    for run in study.runs: assert {row['case'] for row in run['scores']} == names - set(run['train'])
+    assert len({tuple(run['train']) for run in study.runs}) > 1
+    assert f'3 pairs, {len(names) - 2} scored cases' in capsys.readouterr().out
+    assert f'3 pairs of runs and {len(names)} cases' in str(study.results[0])
+
 def test_a_source_is_never_overwritten(world, tmp_path, monkeypatch, capsys):
     "--out that names the source, or any other folder with something in it, is refused before anything is measured"
     monkeypatch.setattr('fastseg.study.measure', lambda *a, **k: pytest.fail('measured'))
@@ -244,6 +259,7 @@ def test_a_queue_that_is_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize('argv, words', [
     ('nowhere', ['no source at', 'nowhere']), ('unfinished', ['no weights', 'unfinished', 'finished run']), ('empty', ['no weights', 'empty', 'finished run']),
     ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ["'0'", 'above 0']), ('source --labels 99', ['99 labelled', '1 to 5']),
+    ('source --test others', ['0 labelled', '1 to 9']), ('source --test some', ["'some'", 'above 0']),
     ('source --folds 0 7', ['fold 7', '0 to 4']), ('source --test 99', ['99', '1 to 9']), ('source --test 0', ["'0'", 'above 0']),
     ('source --steps 0', ['--steps', 'above 0']), ('source --minutes 0', ['--minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the three'])])
 def test_bad_input_is_one_line(argv, words, world, tmp_path, monkeypatch, capsys):
