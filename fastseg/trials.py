@@ -151,9 +151,9 @@ def _others(
         if not same & (left | set(drawn)): left.add(name)
     return sorted(left)
 
-def _most_drawn(people, seed, count, design, task) -> list: # names of cases
+def _most_drawn(people, seed, count, design, copies) -> list: # names of cases
     "All that a seed learns from at any number of labels"
-    return _drawn(people, seed, max(count, *filter(None, design.counts), 0), _copies(task.place))
+    return _drawn(people, seed, max(count, *filter(None, design.counts), 0), copies)
 
 def _require_drawable(count, most): # how many are wanted; how many people can be labelled
     "Raises `FastsegError` unless so many may be drawn"
@@ -168,19 +168,23 @@ def draw_pairs(
     count: int|None=None, # labelled cases; None: all there are
 ) -> list: # of `Pair`
     "The cases of each pair of runs"
-    pairs = []
-    for prefix, fold, pool, kept in _pools(task, design):
-        drawable = set(pool)
-        people = _people(c for c in task.train if c.name in drawable)
-        if not kept: count = count or min(filter(None, design.counts), default=0)
-        _require_drawable(count, len(people) if kept else len(people) - 1)
-        for seed in design.seeds:
-            drawn = _drawn(people, seed, count or len(people), _copies(task.place) if count else [])
-            scored = kept or _others(task, _most_drawn(people, seed, count, design, task), _copies(task.place))
-            pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(scored), fold, seed))
+    pairs = [pair for pool in _pools(task, design) for pair in _pairs_from(task, design, count, *pool)]
     if pairs: return pairs
     found = f'folds {design.folds} and seeds {design.seeds}'
     raise FastsegError(found, 'one seed at least', 'say for example --seeds 0 1')
+
+def _pairs_from(task, design, count, prefix, fold, pool, kept) -> list: # the last four as from `_pools`
+    "A pair for each seed"
+    drawable, pairs = set(pool), []
+    people = _people(c for c in task.train if c.name in drawable)
+    if not kept: count = count or min(filter(None, design.counts), default=0)
+    _require_drawable(count, len(people) if kept else len(people) - 1)
+    copies = _copies(task.place) if count else []
+    for seed in design.seeds:
+        drawn = _drawn(people, seed, count or len(people), copies)
+        scored = kept or _others(task, _most_drawn(people, seed, count, design, copies), copies)
+        pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(scored), fold, seed))
+    return pairs
 
 # %% ../nbs/34_trials.ipynb #cp340001
 def _drawn(people, seed, count, copies): # names of cases, sorted
