@@ -188,6 +188,11 @@ def _number(text): # 0, 1, 2, …
 def _count(text): # 1, 2, 3, …
     return _number(text) or _refuse(text, 'a whole number above 0')
 
+# %% ../nbs/40_cli.ipynb #hl400001
+def _who_is_scored(text): # others, or a number of cases
+    if text == 'others': return text
+    return int(text) if re.fullmatch('0*[1-9][0-9]{0,9}', text) else _refuse(text, 'a whole number above 0, or others')
+
 # %% ../nbs/40_cli.ipynb #sp000011
 def _cluster(text): # slurm, slurm:gpu_short
     from fastseg.trials import cluster_of
@@ -204,10 +209,6 @@ def _size(text): # 8GB, 900MB
 def _length(text): # auto, native, or a number of mm
     if text not in ('auto', 'native'): _amount(text)
     return text
-
-def _who_is_scored(text): # others, or a number of cases
-    if text == 'others': return text
-    return int(text) if re.fullmatch('0*[1-9][0-9]{0,9}', text) else _refuse(text, 'a whole number above 0, or others')
 
 def _path(text): # of a file or a folder
     return text if text.strip() and fits_disk(text) else _refuse(text[:40], 'a path')
