@@ -181,9 +181,10 @@ def _amount(text): # a number above 0
     except ValueError: value = math.nan
     return value if 0 < value < math.inf else _refuse(text, 'a number above 0')
 
+def _is_number(text): return bool(re.fullmatch('[0-9]{1,10}', text)) and int(text) < 2**32
+
 def _number(text): # 0, 1, 2, …
-    is_right = re.fullmatch('[0-9]{1,10}', text) and int(text) < 2**32
-    return int(text) if is_right else _refuse(text, 'a whole number, 0 or above')
+    return int(text) if _is_number(text) else _refuse(text, 'a whole number, 0 or above')
 
 def _count(text): # 1, 2, 3, …
     return _number(text) or _refuse(text, 'a whole number above 0')
@@ -191,7 +192,8 @@ def _count(text): # 1, 2, 3, …
 # %% ../nbs/40_cli.ipynb #hl400001
 def _who_is_scored(text): # others, or a number of cases
     if text == 'others': return text
-    return int(text) if re.fullmatch('0*[1-9][0-9]{0,9}', text) else _refuse(text, 'a whole number above 0, or others')
+    is_right = _is_number(text) and int(text) > 0
+    return int(text) if is_right else _refuse(text, 'a whole number above 0, or others')
 
 # %% ../nbs/40_cli.ipynb #sp000011
 def _cluster(text): # slurm, slurm:gpu_short

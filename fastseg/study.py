@@ -351,14 +351,12 @@ def _power_of(runs, pairs, common) -> list: # runs from scratch; pairs that are 
     "What so many pairs can see, in one line; nothing if one person at most is scored by all"
     import pandas as pd
     tables = [load_scores(run.folder/'scores.json').table for run in runs]
-    judged, scored = metrics_in(tables[0])[0], _people_in(tables[0])
-    tables = [table[table.case.isin(common)] for table in tables]
-    if _people_in(tables[0]) < 2: return []
+    judged = metrics_in(tables[0])[0]
     whole = settled(pd.concat([table.assign(run=i) for i, table in enumerate(tables)]))
-    scores = [_case_means(table, judged.name) for _, table in whole.groupby('run')]
+    scores = [_case_means(table, judged.name) for _, table in whole[whole.case.isin(common)].groupby('run')]
+    if not scores or len(scores[0]) < 2: return []
+    scored = len(_case_means(whole[whole.run == 0], judged.name))
     return [describe_power(luck_of_pilot(scores), pairs, scored, judged.margin, say=judged.text)]
-
-def _people_in(table): return table['group' if 'group' in table else 'case'].nunique()
 
 # %% ../nbs/35_study.ipynb #s2000015
 def _case_means(

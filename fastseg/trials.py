@@ -151,10 +151,6 @@ def _others(
         if not same & (left | set(drawn)): left.add(name)
     return sorted(left)
 
-def _most_drawn(people, seed, count, design, copies) -> list: # names of cases
-    "All that a seed learns from at any number of labels"
-    return _drawn(people, seed, max(count, *filter(None, design.counts), 0), copies)
-
 def _require_drawable(count, most): # how many are wanted; how many people can be labelled
     "Raises `FastsegError` unless so many may be drawn"
     if count is None or 0 < count <= most: return
@@ -180,9 +176,10 @@ def _pairs_from(task, design, count, prefix, fold, pool, kept) -> list: # the la
     if not kept: count = count or min(filter(None, design.counts), default=0)
     _require_drawable(count, len(people) if kept else len(people) - 1)
     copies = _copies(task.place) if count else []
+    most = max([count or 0, *filter(None, design.counts)]) # of whom none is scored as one of the others
     for seed in design.seeds:
         drawn = _drawn(people, seed, count or len(people), copies)
-        scored = kept or _others(task, _most_drawn(people, seed, count, design, copies), copies)
+        scored = kept or _others(task, _drawn(people, seed, most, copies), copies)
         pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(scored), fold, seed))
     return pairs
 
