@@ -20,7 +20,7 @@ from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
 from .run import Run, find_run, require_free, require_same_data
 from .validate import keep_largest, pool_scores, score_run, score_together, undecided
-from .train import measure, train_run
+from .train import device_for, measure, train_run
 from .together import together
 from .report import write_report
 
@@ -121,6 +121,7 @@ def _report(run, task):
 
 def _train_and_score(task, terms, out, plan, wishes, processes) -> Run:
     "From the plan to the scores; what is done already is kept"
+    if (out/'run.json').exists(): terms = replace(terms, device=str(device_for(Run.load(out), terms)))
     with together(processes, out, terms.device) as more: # too many are refused before anything is measured
         plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
         run = train_run(task, plan, timing, out=out, terms=terms, asked=_asked(wishes, processes), **more)

@@ -27,7 +27,7 @@ from .fingerprint import fingerprint
 from .plan import Plan
 from .dataloaders import dataloaders
 from .model import squeeze_voxels, unsqueeze_voxels
-from .machine import device_of
+from .machine import device_of, wait_for
 from .record import Terms, environment
 from .run import Run
 from .space import orientation_of, spacing_of
@@ -61,7 +61,7 @@ def _network_alone(
         nn.utils.clip_grad_norm_(learn.model.parameters(), 5.)
         learn.opt.step()
         learn.opt.zero_grad()
-    if x.device.type != 'cpu': torch.accelerator.synchronize(x.device)
+    wait_for(x.device)
 
 def _fit(
     learn, # Learner
@@ -72,7 +72,7 @@ def _fit(
     learn.dls = DataLoaders(batches, [])
     learn.dls._device = device # fastai would move everything to the best device there is
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
-    if device.type != 'cpu': torch.accelerator.synchronize(device)
+    wait_for(device)
 
 # %% ../nbs/37_bench.ipynb #f4bbf1a8
 def _timed(
@@ -146,7 +146,7 @@ def _forward_all(model, shapes):
     device = next(model.parameters()).device
     noise = {shape: torch.randn(shape, device=device) for shape in set(shapes)}
     for shape in shapes: out = model(noise[shape])
-    if out.device.type != 'cpu': torch.accelerator.synchronize(out.device)
+    wait_for(out.device)
 
 # %% ../nbs/37_bench.ipynb #efd46892
 def _padded_size(

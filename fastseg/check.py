@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 import numpy as np
-from .settings import FastsegError, bar, data_path, in_threads, is_quiet, mark, read_json
+from .settings import FastsegError, bar, in_threads, is_quiet, mark, read_json
 from .settings import results_path, write_json
 from .space import orientation_of
 from .pictures import archive_of, files_below, is_picture, load_picture
-from .task import Case, Task, case_name, disk_size, place_and_column, stamp, whole_file
+from .task import Case, Task, case_name, disk_size, homes_of, place_and_column, stamp, whole_file
 
 # %% ../nbs/09_check.ipynb #e478d6cd
 def _decode(
@@ -145,7 +145,9 @@ def _scan(
     is_label: bool=False,
 ) -> _Scan:
     "Look at one file; whatever is wrong with it ends up in the answer"
-    scan = _Scan(Path(os.path.relpath(path, root)).as_posix(), test, missing=not archive_of(path).is_file())
+    try: place = Path(os.path.relpath(path, root))
+    except ValueError: place = path # Windows knows no way from one drive to another
+    scan = _Scan(place.as_posix(), test, missing=not archive_of(path).is_file())
     if scan.missing: return scan
     try: return replace(scan, **(_look_at_picture(path) if is_picture(path) else _look_at_scan(path, is_label)))
     except Exception as e:
@@ -385,7 +387,7 @@ def _copies(
     same = defaultdict(dict)
     for record in records:
         for scan in record.images:
-            if scan.readable: same[scan.digest][scan.file, scan.test] = record, scan
+            if scan.readable and not scan.is_flat: same[scan.digest][scan.file, scan.test] = record, scan
     return [list(o.values()) for o in same.values() if len(o) > 1]
 
 # %% ../nbs/09_check.ipynb #f07725da
@@ -529,7 +531,8 @@ def _class_rule(
     many = Counter(o.target for o in records if not o.test)
     if len(many) == 1: yield _finding('one answer', str(task.root), f'one class, {next(iter(many))}', 'two at least')
     for name, n in sorted(many.items()):
-        if n < 5: yield _finding('few of a class', name, f'{n} in all', '5 at least, one for each fold')
+        expected = '5 at least, better more: none of five folds may lack it'
+        if n < 5: yield _finding('few of a class', name, f'{n} in all', expected)
 
 # %% ../nbs/09_check.ipynb #ch0000a4
 def _sides_rule(
@@ -573,8 +576,16 @@ def _guessed_task(
     "The task as the files of a folder tell it"
     files = sorted(o for o in folder.glob('imagesTr/*') if o.name.endswith(('.nii', '.nii.gz')))
     images = [o for o in files if not o.name.startswith('._')]
-    cases = tuple(Case(case_name(o), (o,), folder/'labelsTr'/o.name) for o in images)
+    by_label = defaultdict(list)
+    for image in images: by_label[_label_beside(image)].append(image)
+    cases = tuple(Case(case_name(label), tuple(parts), label) for label, parts in by_label.items())
     return Task(0, folder.name, folder.name, (), {}, len(cases), 0, root=folder, train=cases)
+
+def _label_beside(image) -> Path: # which is there, or should be
+    "The label of an image; nnU-Net writes the number of the channel behind the name of an image"
+    labels, name = image.parents[1]/'labelsTr', case_name(image)
+    short = labels/image.name.replace(name, re.sub('_[0-9]{4}$', '', name), 1)
+    return short if short.is_file() else labels/image.name
 
 # %% ../nbs/09_check.ipynb #088c4545
 def _lenient_task(
@@ -586,7 +597,12 @@ def _lenient_task(
         task = Task.from_folder(f'{folder}#{column}' if column else folder, strict=False)
         return replace(task, train=task.train + _lost_cases(task)), []
     except FastsegError as e:
-        return _guessed_task(folder), [_finding('dataset.json', 'dataset.json', e.found, e.expected)]
+        task = _guessed_task(folder)
+        if not column: return task, [_finding('dataset.json', 'dataset.json', e.found, e.expected)]
+        undrawn = tuple(replace(case, label=None) for case in task.train) # a number needs no drawing
+        file = 'targets.csv' if 'targets.csv' in str(e) else 'dataset.json'
+        fault = _finding('dataset.json', file, e.found, e.expected)
+        return replace(task, train=undrawn, asks='number', column=column), [replace(fault, fix=e.fix)]
 
 # %% ../nbs/09_check.ipynb #d401fe0a
 def _folder_of(
@@ -607,9 +623,7 @@ def _places(
 ) -> list: # of paths
     "Where the folder of a task may lie"
     if isinstance(task, Task): return [task.root] if task.root else []
-    here = Path(str(task)).expanduser()
-    try: return [here, data_path()/(known.folder_name if known else str(task))]
-    except FastsegError: return [here] # no settings.ini: then it has to be a path
+    return homes_of(str(task), known)
 
 # %% ../nbs/09_check.ipynb #ad347e0c
 def _columns(

@@ -16,7 +16,8 @@ def _tasks(words):
     from fastseg.task import TASKS, Task
     for task in TASKS.values():
         labels = ', '.join(list(task.labels.values())[1:])
-        place = 'here' if Task.find(task.number).root else ''
+        try: place = 'here' if Task.find(task.number).root else ''
+        except FastsegError: place = 'here, not whole'
         channels = '+'.join(task.modalities)
         print(f'{task.number:2}  {task.name:14} {channels:18} {task.n_train:4} cases  {labels:48} {place}'.rstrip())
 
@@ -52,6 +53,14 @@ def _plan(words):
     if words.out: print(f'plan: {plan.save(words.out)}')
 
 # %% ../nbs/40_cli.ipynb #bfe59cc8
+def _require_one(words, *names):
+    "Raises `FastsegError` if two options are given of which one would not be looked at"
+    given = [name for name in names if getattr(words, name) not in (None, 'auto', [])]
+    if len(given) < 2: return
+    found = ' with '.join(f'--{name.replace("_", "-")}' for name in given)
+    raise FastsegError(found, 'one of the two', 'leave out the other')
+
+# %% ../nbs/40_cli.ipynb #ro400001
 def _members_of(words):
     "Several networks within the budget of one"
     from functools import partial
@@ -66,6 +75,7 @@ def _baseline(words):
     from fastseg.baseline import train_baseline, train_folds
     from fastseg.plan import Plan
     from fastseg.record import Terms
+    for wish in ('spacing', 'memory'): _require_one(words, 'plan', wish) # a plan has both in it
     plan = Plan.load(words.plan) if words.plan else None
     terms = Terms(minutes=words.minutes, epochs=words.epochs, seed=words.seed, device=words.device)
     train = train_folds if words.fold == 'all' else train_baseline
@@ -87,6 +97,7 @@ def _transfer(words):
     from fastseg.plan import Plan
     from fastseg.record import Terms
     from fastseg.study import transfer
+    for pair in (('target_plan', 'spacing'), ('folds', 'test'), ('cluster', 'workers')): _require_one(words, *pair)
     terms = Terms(minutes=words.minutes, steps=words.steps, device=words.device)
     plan = Plan.load(words.target_plan) if words.target_plan else None
     how = dict(schedule=words.schedule, controls=words.controls, only_plan=words.plan, plan=plan)
@@ -145,8 +156,8 @@ def _compare(words):
     found = compare_runs(words.run, words.other)
     print(found.table.round(3).to_string(index=False))
     worst = found.differences.sort_values('difference')
-    print(f'largest loss {worst.difference.iloc[0]:+.3f} in {worst.case.iloc[0]}, '
-        f'largest gain {worst.difference.iloc[-1]:+.3f} in {worst.case.iloc[-1]}')
+    print(f'from {worst.difference.iloc[0]:+.3f} in {worst.case.iloc[0]} '
+        f'to {worst.difference.iloc[-1]:+.3f} in {worst.case.iloc[-1]}')
     print(found)
     for line in _unlike_pieces(words.run, words.other): print(line)
 
@@ -226,9 +237,10 @@ def _word(name, help, **more):
 _TASK = _word('task', 'Number, name, MSD folder name or path of a task: 4, Hippocampus, Task04_Hippocampus, '
     './my_scans; ./my_scans#age_years asks for a column of its targets.csv, and with +height_cm tells another one '
     'to the network.', metavar='TASK')
-_DEVICE = _word('--device', 'Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given.')
-_MINUTES = _word('--minutes', 'Training time in minutes; the learning rate comes down to zero when it is over.',
-    type=_amount, metavar='M')
+_DEVICE = _word('--device', 'Where to compute: cuda, cuda:1, mps or cpu; the best there is if not given (to be named '
+    'with --cluster slurm).')
+_MINUTES = _word('--minutes', 'Training time in minutes, after which the learning rate is down to zero; '
+    'if not given, 5 or 15 for a baseline and 3 for each run of a transfer.', type=_amount, metavar='M')
 _SPACING = _word('--spacing', 'Working spacing: auto, native, or three lengths in mm.', nargs='+', default='auto',
     metavar='S', type=_length)
 _MEMORY = _word('--memory', 'Memory that may be used, such as 8GB; what is free if not given.', metavar='SIZE',
@@ -249,8 +261,8 @@ _TRANSFER = [
     _word('--folds', 'Keep these folds apart instead, one after the other.', type=_number, nargs='+', default=[],
         metavar='F'),
     _word('--seeds', 'A pair of runs for each seed; 0 to 5 if not given.', type=_number, nargs='+', metavar='S'),
-    _word('--until-decided', 'Announce two looks: after 6 pairs, and, if that is undecided, after 12.',
-        action='store_true'),
+    _word('--until-decided', 'Announce two looks: after half of the seeds, and, if that is undecided, after all of '
+        'them (12 if not given).', action='store_true'),
     _word('--plan', 'Train a few twins, say what the study could find, and stop.', action='store_true'), _MINUTES,
     _word('--steps', 'Steps of every run, instead of minutes.', type=_count, metavar='N'),
     _word('--controls', 'Train two controls too: a frozen random encoder and shuffled source weights.',
@@ -313,7 +325,7 @@ _EVALUATE = [
 # %% ../nbs/40_cli.ipynb #dca40e3a
 VERBS = dict(
     demo=(_demo, 'Train, predict, score and transfer on phantoms: needs no network and no GPU.', [
-        _word('--out', 'Folder for the demo; a new one below results_path if not given.', metavar='FOLDER'),
+        _word('--out', 'Folder for the demo; demo below results_path if not given.', metavar='FOLDER'),
         _word('--minutes', 'Training time of the baseline in minutes; each of the four runs of the transfer takes a '
             'sixth of it.', type=_amount, default=1., metavar='M'), _SEED]),
     doctor=(_doctor, 'Look whether this computer is ready: packages, card, memory, disk, data and speed.', []),

@@ -57,7 +57,7 @@ def _drawn(
 # %% ../nbs/20_dataloaders.ipynb #8e69298f
 class Patches:
     "Reads image and label of an item from the same window; the two getters of the DataBlock"
-    margin = 1.15 # how much longer than the patch a training window is
+    margin = 1.15 # how much longer than the patch a training window is: room to turn and to shift
     def __init__(self, folder:Path, plan:Plan, cases=()): # `Case`s, where an answer is no drawing
         self.folder, self.plan, self.told = Path(folder), plan, {case.name: case for case in cases}
         self.cases = {} # name → `Prepared`
@@ -171,7 +171,7 @@ def grid(self:Augment, x):
     size = torch.tensor(self.plan.patch_size, dtype=torch.float32)
     guises = _guises(len(x), self.plan.spacing, self.plan.flips, self.question.resizes)
     turn = guises*(size[None, :]/full[:, None])
-    shift = _uniform(len(x), 3)*((full - size)/full)
+    shift = _uniform(len(x), 3)*((full - size)/full) # up to the border: the window is 2 long there, from -1 to 1
     theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2) # grid_sample counts z, y, x
     return _affine_grid(theta.to(x.device, non_blocking=True), self.plan.patch_size)
 

@@ -94,6 +94,7 @@ def take_labels(
     "A task that asks for some of the labels of another"
     task, out = _task_here(task), Path(out)
     numbers = list(label_numbers(task.labels, names).values())
+    _require_once(names)
     _require_whole_files(task)
     meta = dict(_meta_of(task, names), name=out.name)
     files = [(case, out/'labelsTr'/f'{case.name}.nii.gz') for case in task.train]
@@ -116,6 +117,11 @@ def _write_subjects(out, cases):
     "Who was scanned, where a task says so"
     if not any(case.group for case in cases): return
     write_table(out/'targets.csv', [dict(case=case.name, subject=case.who) for case in cases])
+
+def _require_once(names):
+    "Raises `FastsegError` for labels that are named twice, or not at all"
+    if names and len(set(names)) == len(names): return
+    raise FastsegError(f'labels {", ".join(names) or "none"}', 'one at least, and each once', 'correct the names')
 
 def _require_whole_files(task):
     "Raises `FastsegError` if channels are files of their own"

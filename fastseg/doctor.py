@@ -10,7 +10,7 @@ __all__ = ['TESTED', 'Line', 'package_line', 'card_lines', 'memory_line', 'disk_
 import importlib, os, shutil, subprocess, sys, time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from .settings import FastsegError, data_path, free_memory, models_path, results_path, say
+from .settings import FastsegError, cores, data_path, free_memory, models_path, results_path, say
 
 # %% ../nbs/39_doctor.ipynb #z0000009
 @dataclass(frozen=True)
@@ -110,27 +110,29 @@ def data_line() -> Line:
 def _step_times(seconds, device): # s of each step
     "Times the same step again and again"
     import torch
+    from fastseg.machine import wait_for
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(device)
     x, times, start = torch.randn(1, 32, 48, 48, 48, device=device), [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         layer(x).square().mean().backward()
-        if device.type != 'cpu': torch.accelerator.synchronize(device)
+        wait_for(device)
         times.append(time.perf_counter() - before)
     return times[2:] # the first ones warm up
 
+# %% ../nbs/39_doctor.ipynb #st390002
 def speed_line(
     seconds: float=10, # how long to measure
 ) -> Line:
     "How fast is the computer, and is it busy with something else?"
     import torch
     from fastseg.machine import device_of
-    device, cores, threads = device_of(), os.cpu_count() or 1, torch.get_num_threads()
+    device, threads = device_of(), torch.get_num_threads()
     times = sorted(_step_times(seconds, device))
     work = 4*32*32*27*48**3/1e9 # thousand millions of operations: of the forward pass, and of the weights' gradients
     found = f'{work/times[0]:.0f} GFLOP/s on {device} (3D convolutions, fp32)'
-    if device.type == 'cpu' and threads == 1 and cores > 1:
-        return Line('speed', 'warning', f'{found}, one thread on {cores} cores', 'unset OMP_NUM_THREADS')
+    if device.type == 'cpu' and threads == 1 and cores() > 1:
+        return Line('speed', 'warning', f'{found}, one thread on {cores()} cores', 'unset OMP_NUM_THREADS')
     if times[len(times)*3//4] < 2*times[0]: return Line('speed', 'ok', found)
     return Line('speed', 'warning', f'{found}, but often half of it', 'close other programs')
 

@@ -7,6 +7,7 @@ __all__ = ['Fingerprint', 'fingerprint']
 
 # %% ../nbs/17_fingerprint.ipynb #6278bab5
 from dataclasses import dataclass, field
+from math import gcd
 import numpy as np
 from .settings import FastsegError, bar, in_threads, mark, read_json, results_path, write_json
 from .space import orientation_of, to_ras
@@ -18,8 +19,11 @@ def _intensities(
     label, # [W,H,D] uint8
 ) -> list: # per channel: mean, std, and the 0.5, 50 and 99.5 percentiles
     "What the intensities look like inside the labels; of the whole scan if nothing is labelled"
-    inside = image[:, label > 0] if (label > 0).any() else image.reshape(len(image), -1)
-    some = inside[:, ::max(1, inside.shape[1]//50_000)] # percentiles of 50,000 voxels are exact enough
+    is_labelled = (label > 0).any()
+    inside = image[:, label > 0] if is_labelled else image.reshape(len(image), -1)
+    every = max(1, inside.shape[1]//50_000) # percentiles of 50,000 voxels are exact enough
+    while not is_labelled and gcd(every, image.shape[-1]) > 1: every += 1 # else whole slices would be left out
+    some = inside[:, ::every]
     low, median, high = np.quantile(some, [.005, .5, .995], axis=1)
     return [dict(mean=float(c.mean()), std=float(c.std()), low=float(a), median=float(b), high=float(d))
             for c, a, b, d in zip(inside, low, median, high)]
@@ -110,14 +114,21 @@ def _read_rows(
     if todo: write_json(store, rows)
     return rows
 
+# %% ../nbs/17_fingerprint.ipynb #54fa8cc2
+def _require_cases(task):
+    "Raises `FastsegError` for a task without a folder, or without training cases in it"
+    if task.root is None:
+        fix = f'run `fastseg download {task.number}`, or make phantoms: see data/Download_Sets.ipynb'
+        raise FastsegError(f'{task.folder_name} without a folder', 'the scans below data_path', fix)
+    if task.train: return
+    raise FastsegError(f'{task.root} without training cases', 'one at least', 'add some to imagesTr and labelsTr')
+
 # %% ../nbs/17_fingerprint.ipynb #54fa8cc1
 def fingerprint(
     task: Task, # with its folder
 ) -> Fingerprint: # one row per training case
     "Reads every training case once, or only those that are new since the last time"
-    if task.root is None:
-        fix = f'run `fastseg download {task.number}`, or make phantoms: see data/Download_Sets.ipynb'
-        raise FastsegError(f'{task.folder_name} without a folder', 'the scans below data_path', fix)
+    _require_cases(task)
     rows = _read_rows(task)
     with_numbers = lambda row: dict(row, voxels={int(k): v for k, v in row['voxels'].items()}) # JSON makes keys text
     cases = [with_numbers(rows[c.name]) for c in task.train]

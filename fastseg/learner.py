@@ -215,6 +215,7 @@ def _say_epoch(
     values, # fastai's names before the first epoch, then its numbers: epoch, losses, metrics, time
 ):
     "One plain line for an epoch"
-    if isinstance(values[0], str): return
+    is_skipped = len(values) < 3 # an epoch that was done before an interruption has no losses
+    if isinstance(values[0], str) or is_skipped: return
     losses = zip(learn.recorder.metric_names[1:-1], values[1:-1])
     say(f'epoch {values[0]}: ' + ', '.join(f'{name} {value:.4f}' for name, value in losses) + f', {values[-1]}')

@@ -51,7 +51,7 @@ def _three_lengths(
     spacing, # what the user gave
 ): # array of three positive numbers, mm
     "Refuses a spacing that is not three lengths"
-    try: values = [float(s) for s in spacing]
+    try: values = [float(s) for s in spacing] if not isinstance(spacing, str) else [] # '125' is one length, not three
     except (TypeError, ValueError): values = []
     if len(values) == 3 and all(0 < v <= 100 for v in values): return np.array(values)
     expected = "'auto', 'native' or three lengths in mm"
@@ -211,9 +211,16 @@ def _divisible(
 ) -> Plan: # the same
     "Refuses a patch that its network cannot halve"
     factor = patch_factor(plan.network)
-    if not np.any(np.mod(plan.patch_size, factor)): return plan
+    if not np.any(np.mod(plan.patch_size, factor)): return _normalisable(plan, factor)
     expected = f'multiples of {factor.tolist()} voxels, which the network halves'
     raise FastsegError(f'patch_size {list(plan.patch_size)}', expected, 'correct the patch, or the levels')
+
+def _normalisable(plan, factor) -> Plan: # the same
+    "Refuses a single patch that ends as a single voxel: its mean is itself, and nothing is left of it"
+    is_one = plan.batch_size == 1 and np.array_equal(plan.patch_size, factor)
+    if not (is_one and plan.network['name'].startswith('unet')): return plan
+    found = f'one patch of {_times(plan.patch_size)} voxels, which the network halves to one'
+    raise FastsegError(found, 'two patches, or a larger one', 'correct batch_size or patch_size')
 
 # %% ../nbs/18_plan.ipynb #p2000002
 def _is_number(value, low, high): # bools are none
@@ -248,7 +255,8 @@ def _is_unet(network):
 # %% ../nbs/18_plan.ipynb #p2000007
 def _are_labels(labels, plan): # number → name
     names, least = list(labels.values()), 1 if plan.answer else 2
-    is_whole = min(labels) == 0 and max(labels) <= 255 and _are(names, _is_text)
+    in_order = list(labels) == sorted(labels) and labels.keys() >= {0} # a network's outputs have the same order
+    is_whole = in_order and min(labels) == 0 and max(labels) <= 255 and _are(names, _is_text)
     return is_whole and len(set(names)) == len(names) >= least
 
 def _is_answer(answer): # None for voxels
@@ -268,15 +276,15 @@ def _is_known(pair): # (name, {centre, width})
 _RULES = dict( # entry of a plan → (is it possible?, what is expected); the plan is the second argument
     task=(lambda v, plan: _is_text(v), 'the name of a folder'),
     modalities=(lambda v, plan: len(v) > 0 and _are(v, lambda o: isinstance(o, str)), 'a name for each channel'),
-    labels=(lambda v, plan: _are_labels(v, plan), 'background as 0, and other names for numbers up to 255'),
+    labels=(lambda v, plan: _are_labels(v, plan), 'background as 0, then other names for rising numbers up to 255'),
     spacing=(lambda v, plan: _are(v, lambda o: _is_number(o, 1e-4, 100), 3), 'three lengths up to 100 mm'),
     patch_size=(lambda v, plan: _are(v, _is_whole, 3), 'three whole numbers of voxels'),
     batch_size=(lambda v, plan: _is_whole(v), 'a whole number from 1'),
     normalisation=(lambda v, plan: _are(v, _is_rule, len(plan.modalities)), 'a rule for each channel'),
     network=(lambda v, plan: _is_unet(v), 'a name, and arguments alike for all levels'),
     loss=(lambda v, plan: _is_text(v), 'the name of a loss'),
-    label_weights=(lambda v, plan: v is None or _are(v, lambda o: _is_number(o, 0, 1e6), len(plan.labels)),
-        'null, or a number for each label, background first'),
+    label_weights=(lambda v, plan: v is None or _are(v, lambda o: _is_number(o, 0, 1e6), len(plan.labels)) and any(v),
+        'null, or a number for each label, background first, not all of them 0'),
     learning_rate=(lambda v, plan: _is_number(v, 1e-9, 1), 'a number above 0, 1 at the most'),
     weight_decay=(lambda v, plan: _is_number(v, 0, 1), 'a number from 0 to 1'),
     fade=(lambda v, plan: _is_number(v, 0, 1), 'a number from 0 to 1'),
@@ -390,7 +398,7 @@ def change(self:Plan,
     network = own.pop('network', self.network)
     network = dict(network, arguments={**network['arguments'], **inner})
     why = {**self.reasons, **dict.fromkeys(choices, reason)}
-    return _divisible(replace(self, **own, network=network, reasons=why))
+    return _require_sound(replace(self, **own, network=network, reasons=why), 'the changed plan')
 
 # %% ../nbs/18_plan.ipynb #ad0ab2d9
 def _shown(
@@ -445,8 +453,9 @@ def _ct_window(
     seen: Fingerprint,
     channel: int,
 ) -> dict: # kind 'ct' with low, high, mean and std, in Hounsfield units
-    "Median over the cases of what the intensities inside the labels look like"
-    rows = [row['intensity'][channel] for row in seen.cases]
+    "Median over the cases of what the intensities inside the labels look like; a case without any says nothing"
+    labelled = [row for row in seen.cases if any(n for label, n in row['voxels'].items() if label)]
+    rows = [row['intensity'][channel] for row in labelled or seen.cases]
     return dict(kind='ct', **{k: float(np.median([r[k] for r in rows])) for k in ('low', 'high', 'mean', 'std')})
 
 # %% ../nbs/18_plan.ipynb #c8318559
@@ -475,7 +484,7 @@ def _is_short(device, minutes):
 # %% ../nbs/18_plan.ipynb #742726f7
 _REASONS = dict(
     squeeze='voxels squeezed into channels: the full-resolution layers, the most expensive, fall away',
-    features='doubled at each level',
+    features='doubled at each level, up to 320',
     strides='axes are halved while they are long enough and less than twice as coarse as the finest',
     kernels='no convolution across slices while they are more than twice as thick as the voxels are wide',
     batch_size='many small steps on a processor, large ones on a card',
@@ -497,6 +506,7 @@ def _reasons(given, in_full, **own):
     network = dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
     if not in_full: network = dict(network='a processor, or little time: few levels on squeezed voxels')
     if given: network = dict(network='that of another plan, so that weights can move')
+    if given and max(given['arguments'].get('squeeze', [1])) == 1: network['squeeze'] = 'none in that network'
     return _REASONS | network | own
 
 # %% ../nbs/18_plan.ipynb #mi000002
@@ -529,7 +539,7 @@ _WHOLE_REASONS = dict(
 # %% ../nbs/18_plan.ipynb #pl000003
 def _whole_plan(
     seen: Fingerprint, # of a task that asks for a number or a class
-    voxels: float, # that a case may have
+    voxels: float, # that a case may have: fewer than a patch, since a step has more of them
     spacing, # see `make_plan`
     network, width, # see `make_plan`
 ) -> Plan:
@@ -539,7 +549,7 @@ def _whole_plan(
     rules, scale = _normalisation(seen)
     patch, net = _patch_and_network(_whole_size(seen)/working, working, np.inf, network, width=width)
     is_flat = seen.shape[2] == 1 # no left and right
-    more = dict(answer=question.answer(seen.targets), known=_scales(seen.known), flips=[0, 1][:1 + is_flat])
+    more = dict(answer=question.answer(seen.targets), known=_scales(seen.known), flips=[0, 1] if is_flat else [0])
     batch = min(question.batch, len(seen.cases))
     why = _whole_reasons(network, seen.known, spacing=why_mm, normalisation=scale)
     net = _answering(net, question)

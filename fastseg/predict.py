@@ -18,12 +18,12 @@ from fastcore.basics import patch
 from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, require_own, write_file, write_json
 from .task import Case, Task, case_name, load_image, load_label, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
-from .pictures import archive_of, files_below, is_picture, numbers_in, picture_name, pictures_in, read_targets
+from .pictures import archive_of, is_picture, numbers_in, picture_name, pictures_in, read_targets
 from .evaluate import separate_pieces
 from .question import QUESTIONS, read_answers, require_table, write_answers
 from .plan import Plan
 from .machine import is_out_of_memory
-from .prepare import prepare, read_window, restore, restore_scores, with_known
+from .prepare import PREPARING, prepare, read_window, restore, restore_scores, with_known
 from .run import Run
 
 # %% ../nbs/25_predict.ipynb #4de1524c
@@ -53,7 +53,7 @@ def _room_for(
     numbers: int, # float32
     device, # of the networks
 ): # torch.device
-    "The device itself, or the processor if the numbers, and as many thrice for work, fill over half of a card"
+    "The device itself; the processor if the numbers, and three times as much for work, would fill over half of a card"
     if device.type == 'cuda' and 16*numbers < free_memory(device)/2: return device
     return torch.device('cpu')
 
@@ -147,8 +147,10 @@ def save_label(
     like = nib.load(scan)
     file = nib.Nifti1Image(label, like.affine, nib.Nifti1Header())
     file.header.set_xyzt_units('mm')
-    file.set_qform(file.affine, int(like.header['qform_code']) or 1)
-    file.set_sform(file.affine, int(like.header['sform_code']) or 1)
+    codes = [int(like.header[name]) for name in ('qform_code', 'sform_code')]
+    if any(codes): codes = [code or 1 for code in codes] # a scan that states no directions gets a label without any
+    file.set_qform(file.affine, codes[0])
+    file.set_sform(file.affine, codes[1])
     def write(to):
         with gzip.GzipFile('', 'wb', 1, to, mtime=0) as packed: packed.write(file.to_bytes())
     write_file(path, write)
@@ -168,9 +170,7 @@ def _series_in(
 ) -> list: # of Case; the folder of a series stands for its scan
     "The DICOM series at a place"
     folders = [o for o in (where, *sorted(where.iterdir())) if o.is_dir() and is_dicom(o)]
-    if folders: return [Case(o.name, (o,)) for o in folders]
-    expected = 'scans as NAME.nii.gz, or a DICOM series'
-    raise FastsegError(f'no NIfTI file in {where}', expected, 'check the path')
+    return [Case(Path(os.path.abspath(o)).name, (o,)) for o in folders] # of '.', the name of the folder
 
 # %% ../nbs/25_predict.ipynb #d2000014
 def scans_in(
@@ -187,9 +187,11 @@ def scans_in(
     return _cases_of(files, [f'_{c:04}' for c in range(channels)])
 
 def _others_in(where) -> list: # of Case
-    "Photographs, if there is nothing else; otherwise the DICOM series, which may have pictures beside them"
-    inside = list(files_below(where)) if where.is_dir() else [where]
-    return _photos_in(where) if inside and all(map(is_picture, inside)) else _series_in(where)
+    "DICOM series, which may have pictures beside them; without any, photographs"
+    if where.is_dir() and (series := _series_in(where)): return series
+    if pictures_in(where): return _photos_in(where)
+    expected = 'scans as NAME.nii.gz, a DICOM series, or photographs'
+    raise FastsegError(f'no NIfTI file in {where}', expected, 'check the path')
 
 def _photos_in(
     where: Path, # a picture, or a folder or an archive of pictures
@@ -208,7 +210,7 @@ def _test_cases(task):
 # %% ../nbs/25_predict.ipynb #d2000019
 def _cases_of(
     files, # scans
-    endings, # such as _0000: of the channels, where each has a file; also of a single one where nnU-Net wrote it
+    endings, # such as _0000 and _0001, one for each channel; nnU-Net writes _0000 also where there is only one
 ) -> list: # of Case
     "Files as cases, those of one case together"
     if not all(case_name(o)[-5:] in endings for o in files): return [Case(case_name(o), (o,)) for o in files]
@@ -294,7 +296,8 @@ def _failure(
     first = next(iter(failed.values()))
     if n == 1: return first
     found = f'{len(failed)} of {n} scans that cannot be segmented ({", ".join(failed)}): {first.found}'
-    return FastsegError(found, first.expected, f'{first.fix}; the other labels are written')
+    others = '; the others are done' if len(failed) < n else ''
+    return FastsegError(found, first.expected, first.fix + others)
 
 # %% ../nbs/25_predict.ipynb #pw000001
 def _listed(out) -> dict: # by: a mark of networks and ways; scans: name → stamp; labels: name → check sum
@@ -311,6 +314,9 @@ def _sum_of(path):
     with open(path, 'rb') as file:
         file.seek(-min(8, path.stat().st_size), os.SEEK_END)
         return file.read().hex()
+
+# %% ../nbs/25_predict.ipynb #so250001
+def _sum_or_none(path): return _sum_of(path) if path.exists() else ''
 
 # %% ../nbs/25_predict.ipynb #sp000004
 def _files_of(case, out, probabilities) -> list:
@@ -341,10 +347,10 @@ def redrawing(
     def note(sum_of):
         listed = _listed(out)
         labels = dict(listed['labels'], **{name: sum_of(out/f'{name}.nii.gz') for name in names})
-        write_json(out/'predictions.json', dict(listed, labels=labels))
+        write_json(out/'predictions.json', dict(by=None, scans={}, labels=labels)) # no network has drawn them so
     note(lambda label: '')
-    yield
-    note(_sum_of)
+    try: yield
+    finally: note(_sum_or_none)
 
 # %% ../nbs/25_predict.ipynb #d2000006
 def _networks_of(runs): # what tells them from others: their weights, wherever they lie
@@ -355,26 +361,33 @@ class _Done:
     def __init__(self, out, runs, plan, flips, probabilities):
         self.out, self.path, self.probabilities = out, out/'predictions.json', probabilities
         networks = _networks_of(runs)
-        code = [class_scores, prepare, restore, only_largest]
+        code = [class_scores, _slide, _one_by_one, _probabilities, _looks, _mirrors, restore, only_largest, *PREPARING]
         self.by = mark(networks, flips, probabilities, plan.choices, code=code)
         self.scans, self.labels, self.saved = self.kept(_listed(out)), {}, time.monotonic() # labels: those of this call
+        self.stamps = {}
     def kept(self, listed): # only what the same networks did
         return listed['scans'] if listed['by'] == self.by else {}
     def has(self, case):
-        try: return self.scans.get(case.name) == stamp(case) and (self.out/f'{case.name}.nii.gz').is_file()
-        except OSError: return False # its file will be missed when it is read
+        try: self.stamps[case.name] = stamp(case) # before it is read: what changes meanwhile is drawn again
+        except OSError: self.stamps[case.name] = None # its file will be missed when it is read
+        name = f'{case.name}.nii.gz'
+        files = [self.out/name, *([self.out/'probabilities'/name] if self.probabilities else [])]
+        is_same = self.stamps[case.name] and self.scans.get(case.name) == self.stamps[case.name]
+        return is_same and all(path.is_file() for path in files)
     def add(self, case):
-        self.scans[case.name] = stamp(case)
+        self.scans[case.name] = self.stamps[case.name]
         self.labels[case.name] = _sum_of(self.out/f'{case.name}.nii.gz')
         if time.monotonic() - self.saved > 2: self.save()
-    def save(self, without=()): # another process may have added to the list
-        listed = _listed(self.out)
-        labels = {**listed['labels'], **self.labels}
-        for name in without: del labels[name]
-        write_json(self.path, dict(by=self.by, scans={**self.kept(listed), **self.scans}, labels=labels))
-        self.saved = time.monotonic()
 
 # %% ../nbs/25_predict.ipynb #sp000007
+@patch
+def save(self:_Done, without=()): # another process may have added to the list
+    listed = _listed(self.out)
+    labels = {**listed['labels'], **self.labels}
+    for name in without: del labels[name]
+    write_json(self.path, dict(by=self.by, scans={**self.kept(listed), **self.scans}, labels=labels))
+    self.saved = time.monotonic()
+
 @patch
 def begin(self:_Done, cases):
     "Which of the cases are not done yet; their names in the folder are ours from now on"
@@ -388,6 +401,9 @@ def begin(self:_Done, cases):
 def end(self:_Done, todo):
     "Names of which nothing could be written are left to others"
     is_there = lambda case: any(path.exists() for path in _files_of(case, self.out, self.probabilities))
+    for case in todo: # of an earlier call, and not drawn anew: somebody may correct it from now on
+        label = self.out/f'{case.name}.nii.gz'
+        if not self.labels[case.name] and label.exists(): self.labels[case.name] = _sum_of(label)
     self.save(without={case.name for case in todo if not is_there(case)})
 
 # %% ../nbs/25_predict.ipynb #d2000007
@@ -422,9 +438,17 @@ def _segment_all(
             try: draw(case)
             except WriteError: raise # the next would fail, too
             except FastsegError as e: failed[case.name] = e
+            except (MemoryError, RuntimeError) as e: failed[case.name] = _without_room(e, case)
             else: done.add(case)
     finally: done.end(todo)
     return failed
+
+# %% ../nbs/25_predict.ipynb #wr250001
+def _without_room(error, case) -> FastsegError:
+    "What is said of a scan for which memory ran out; any other error is raised again"
+    if not is_out_of_memory(error): raise error
+    fix = 'close other programs, or take another machine'
+    return FastsegError(f'no memory for {case.name}', 'room for all of it', fix)
 
 # %% ../nbs/25_predict.ipynb #an000002
 _SAID = {'number': lambda output: output, 'class': lambda output: output.softmax(1)} # what may be averaged
@@ -494,6 +518,18 @@ def _warn_of_large(case, image, plan):
     if all(a <= b for a, b in zip(found, seen)): return
     warnings.warn(f'{case.name}: {found} voxels at the spacing of the plan, of which the middle {seen} are looked at')
 
+# %% ../nbs/25_predict.ipynb #sp000010
+def _answer(case, models, plan, flips) -> dict:
+    "What networks say to a scan in a file"
+    known = _known_of(case, plan)
+    image, _ = prepare(*_whole_scan(case), plan)
+    _warn_of_large(case, image, plan)
+    return whole_answer(models, image, plan, known=known, flips=flips)
+
+def _write_rows(rows, out, is_whole):
+    "Also when somebody presses Ctrl-C; but a part does not replace a table that is there"
+    if rows and (is_whole or not out.exists()): write_answers(out, rows)
+
 # %% ../nbs/25_predict.ipynb #sp000009
 def _predict_answers(
     runs, # of `Run`
@@ -508,16 +544,12 @@ def _predict_answers(
     models = [o.model(device) for o in runs]
     rows, failed, by = [], {}, mark(_networks_of(runs), flips)
     _require_once(cases)
-    for case in bar(cases):
-        try:
-            known = _known_of(case, plan)
-            image, _ = prepare(*_whole_scan(case), plan)
-        except FastsegError as e: failed[case.name] = e
-        else:
-            _warn_of_large(case, image, plan)
-            said = whole_answer(models, image, plan, known=known, flips=flips)
-            rows.append(dict(case=case.name, **said, by=by))
-    if rows: write_answers(out, rows)
+    try:
+        for case in bar(cases):
+            try: rows.append(dict(case=case.name, **_answer(case, models, plan, flips), by=by))
+            except FastsegError as e: failed[case.name] = e
+            except (MemoryError, RuntimeError) as e: failed[case.name] = _without_room(e, case)
+    finally: _write_rows(rows, out, len(rows) + len(failed) == len(cases))
     if failed: raise _failure(failed, len(cases))
     return out
 
@@ -559,8 +591,10 @@ def as_dicom_seg(
     "Labels of DICOM series as DICOM-SEG, beside the labels; a series that cannot be written does not stop the others"
     cases, labels, paths, failed = series_in(images), _runs_of(run)[0].plan.labels, [], {}
     for case in cases:
-        label, path = load_label(Path(out)/f'{case.name}.nii.gz')[0], Path(out)/f'{case.name}.dcm'
-        try: paths.append(to_dicom_seg(label, case.image[0], path, labels))
+        path = Path(out)/f'{case.name}.dcm'
+        try:
+            label, _ = load_label(path.with_suffix('.nii.gz'))
+            paths.append(to_dicom_seg(label, case.image[0], path, labels))
         except WriteError: raise
         except FastsegError as e: failed[case.name] = e
     if failed: raise _failure(failed, len(cases))

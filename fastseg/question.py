@@ -318,12 +318,15 @@ def score_answers(
     cases=None, # names of the cases to score; default: every one
 ) -> Answers:
     "Scores answers against what is true"
+    question = QUESTIONS[task.asks]
+    if not question.rows:
+        fix = 'name it as ./my_scans#age_years'
+        raise FastsegError(f'{task.folder_name}, which asks for drawings', 'a task for a number or a class', fix)
     wanted = [task.case(name) for name in dict.fromkeys(cases)] if cases else list(task.train)
     _require_targets(wanted, task)
     lost = [o.name for o in wanted if o.name not in rows]
     if lost:
         found = f'no answer for {len(lost)} of {len(wanted)} cases ({", ".join(lost[:3])})'
         raise FastsegError(found, 'an answer for every case', 'add it, or name the cases to score')
-    question = QUESTIONS[task.asks]
     given = [_numbers(rows[o.name], o, question) for o in wanted]
     return Answers(question.rows(given, wanted, task.labels[0]), task.asks)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'fits_disk', 'data_path', 'models_path', 'results_path',
-           'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'Peak', 'in_threads',
-           'writing', 'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json', 'require_own',
-           'mark']
+           'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'Peak', 'cores',
+           'in_threads', 'writing', 'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json',
+           'require_own', 'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
 import configparser, hashlib, importlib, inspect, json, math, os, re, sys, time, zlib
@@ -239,6 +239,12 @@ class Peak:
         if self.is_card: self.top = _cuda().max_memory_allocated(self.device)
         else: self.watcher.join()
 
+# %% ../nbs/00_settings.ipynb #me000010
+def cores() -> int:
+    "How many cores this process may use: on a cluster fewer than the machine has"
+    if hasattr(os, 'sched_getaffinity'): return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 # %% ../nbs/00_settings.ipynb #me000004
 def in_threads(
     do, # function of one thing, say a case
@@ -259,8 +265,7 @@ def in_threads(
 
 def _at_once(need, room) -> int: # bytes of one, bytes for all
     "How many are done at the same time"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return max(1, min(cores, int(room//max(need, 1))))
+    return max(1, min(cores(), int(room//max(need, 1))))
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
 @contextmanager

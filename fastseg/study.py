@@ -28,7 +28,7 @@ from .run import Run, place_of, require_free
 from .predict import predict
 from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
-from .transfer import load_source, weights_mark
+from .transfer import altered, load_source, weights_mark
 from .baseline import plan_baseline, scaled_to, train_baseline, with_budget
 from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, require_disk, run_jobs, run_trials
 from .trials import trial_folder
@@ -187,16 +187,18 @@ def _whole_epochs(terms, timing) -> int:
 def _ask_machine(task, arms, design, terms, spacing, plan) -> tuple: # plan, timing, kind of device, environment
     "All that depends on the machine that is going to train"
     plan = plan or _target_plan(task, arms, terms, spacing)
-    plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # of those kept apart (first) it knows no answer
-    for arm in arms: _require_fitting(arm.source, plan.change(**arm.changes))
+    plan = scaled_to(plan, task, draw_pairs(task, design)[0].train) # by those whom the first pair learns from
+    for arm in arms: _require_fitting(arm, plan.change(**arm.changes))
     pair = draw_pairs(task, design, design.counts[-1])[0]
     plan = _as_before(plan, device_of(terms.device).type)
     plan, timing = measure(task, plan, replace(terms, split=(pair.train, pair.test)))
     return plan, timing, device_of(terms.device).type, environment()
 
-def _require_fitting(source, plan):
-    "A source that does not fit is found now, and not after measuring"
-    if source: load_source(source, build_model(plan, seed=0))
+def _require_fitting(arm, plan):
+    "A source that does not fit, or cannot be altered so, is found now, and not after measuring"
+    if not arm.source: return
+    source = altered(arm.source, arm.altered_by) if arm.altered_by else arm.source
+    load_source(source, build_model(plan, seed=0))
 
 # %% ../nbs/35_study.ipynb #ab350002
 def _as_before(
@@ -301,13 +303,20 @@ def _begun(target, arms, question, design, terms, spacing, plan, out, workers=No
     asked = _asked(arms, design, terms, plan, spacing)
     folder = Path(out) if out else _study_folder(task, asked, terms, cluster)
     study = _found_study(folder, asked)
-    if not study:
+    if study: _require_of(study, task)
+    else:
         wishes = task, arms, design, terms, spacing, plan
         study = _begin_study(folder, question, task, asked, terms, _machine(wishes, terms, cluster))
     device = terms.device or study.info['device']
     trials = _trials(study, task, arms, design, device)
     require_disk(trials, workers or 1)
     return study, _trials(study, task, arms, design.first_look, device), trials
+
+# %% ../nbs/35_study.ipynb #ro350001
+def _require_of(study, task):
+    "Raises `FastsegError` for a study of other scans, or of another question about them"
+    if study.info['data'] == task.place: return
+    raise FastsegError(f'a study of {study.info["data"]} in {study.folder}', task.place, 'choose another --out')
 
 def _machine(wishes, terms, cluster):
     "What the machine says that is going to train: this one, or one of a cluster"
@@ -335,19 +344,19 @@ def _pilot(trials) -> list:
     return [trial for trial in trials if trial.arm.is_twin and trial.count == most][:PILOT]
 
 # %% ../nbs/35_study.ipynb #s2000005
-def _foresight(trials) -> str: # lines
-    "What a study can see, from its first runs from scratch"
-    pilot = _pilot(trials)
+def _foresight(trials, pilot, level) -> str: # lines
+    "What a study can see, from its first runs from scratch; of several folds nothing, since each scores others"
     runs = [Run.load(trial_folder(trial)) for trial in pilot]
     lines = []
     if sum(is_warming_up(run.log) for run in runs) > len(runs)/2:
         lines += ['runs end while Dice still rises steeply: with a longer budget they would differ less']
     tests = [set(trial.pair.test) for trial in pilot]
-    if len(pilot) < 3: return '\n'.join(lines)
-    pairs = len({trial.pair.name for trial in trials})
-    return '\n'.join([*lines, *_power_of(runs, pairs, set.intersection(*tests))])
+    if len(pilot) < 3 or len({trial.pair.fold for trial in trials}) > 1: return '\n'.join(lines)
+    return '\n'.join([*lines, *_power_of(runs, _n_pairs(trials), set.intersection(*tests), level)])
 
-def _power_of(runs, pairs, common) -> list: # runs from scratch; pairs that are to come; whom all runs have scored
+def _n_pairs(trials): return len({trial.pair.name for trial in trials})
+
+def _power_of(runs, pairs, common, level) -> list: # from scratch; how many are to come; whom all runs have scored; …
     "What so many pairs can see, in one line; nothing if one person at most is scored by all"
     import pandas as pd
     tables = [load_scores(run.folder/'scores.json').table for run in runs]
@@ -356,7 +365,7 @@ def _power_of(runs, pairs, common) -> list: # runs from scratch; pairs that are 
     scores = [_case_means(table, judged.name) for _, table in whole[whole.case.isin(common)].groupby('run')]
     if not scores or len(scores[0]) < 2: return []
     scored = len(_case_means(whole[whole.run == 0], judged.name))
-    return [describe_power(luck_of_pilot(scores), pairs, scored, judged.margin, say=judged.text)]
+    return [describe_power(luck_of_pilot(scores), pairs, scored, judged.margin, level, judged.text)]
 
 # %% ../nbs/35_study.ipynb #s2000015
 def _case_means(
@@ -382,16 +391,19 @@ def run_study(
     "Trains and scores all arms on equal terms; goes on where an interrupted study stopped"
     _require_arms(arms)
     study, first, trials = _begun(target, arms, question, design, terms, spacing, plan, out, **where)
-    run_trials(_pilot(first), **where)
-    if foresight := _foresight(trials): say(foresight)
+    pilot = _pilot(first)
+    run_trials(pilot, **where)
+    if foresight := _foresight(trials, pilot, design.level): say(foresight)
     run_trials(first, **where)
     study = _close(study, first)
     if len(trials) == len(first) or study.results[0].verdict != 'undecided': return study
-    say(f'undecided after {len(design.first_look.seeds)} pairs: the second look, as announced')
+    say(f'undecided after {_n_pairs(first)} pairs: the second look, as announced')
     run_trials(trials, **where)
     return _close(study, trials)
 
 # %% ../nbs/35_study.ipynb #s2000006
+_NOTHING = 'nothing is foretold: that takes three seeds, one fold at most, and two people whom all of them score'
+
 def plan_study(
     target, arms, # as for `run_study`
     *,
@@ -400,8 +412,9 @@ def plan_study(
 ) -> str: # what can be seen
     "Trains the first runs from scratch only, and says what the study could find; `run_study` goes on from there"
     _, _, trials = _begun(target, arms, question, design, terms, spacing, plan, out, **where)
-    run_trials(_pilot(trials), **where)
-    return _foresight(trials)
+    pilot = _pilot(trials)
+    run_trials(pilot, **where)
+    return _foresight(trials, pilot, design.level) or _NOTHING
 
 # %% ../nbs/35_study.ipynb #6d04bc38
 def transfer(
@@ -459,7 +472,8 @@ def label_study(
 ) -> Study:
     "Learning curves over labelled cases, with and without the source"
     counts = list(design.counts)
-    if len(counts) < 2 or counts != sorted(set(counts)):
+    ordered = [n or float('inf') for n in counts] # None is all there are
+    if len(counts) < 2 or ordered != sorted(set(ordered)):
         raise FastsegError(f'counts {counts}', 'two or more, rising', 'say for example counts=(2, 4, 8)')
     if len(design.folds) > 1:
         fix = 'name one fold, or keep cases apart with test='
@@ -483,7 +497,7 @@ def worth(self:Study,
     for n in counts:
         reached = judged_table(self.scores_of(arm, n))
         text, interval = worth_text(worth_of(scratch, reached, n, useful), counts)
-        rows.append({'labels': n, self.twin: abs(scratch[n].mean()), arm: abs(reached.mean()), 'worth': text,
+        rows.append({'labels': n, self.twin: abs(np.nanmean(scratch[n])), arm: abs(np.nanmean(reached)), 'worth': text,
             'interval': interval, 'verdict': self.against(arm, count=n).verdict})
     return pd.DataFrame(rows)
 

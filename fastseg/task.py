@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'Case', 'case_name', 'stamp', 'disk_size', 'is_ct', 'Task', 'label_names', 'label_numbers',
-           'place_and_column', 'whole_file', 'load_image', 'load_label']
+           'place_and_column', 'homes_of', 'whole_file', 'load_image', 'load_label']
 
 # %% ../nbs/02_task.ipynb #7d0da26e
 import re
@@ -484,7 +484,7 @@ def _find_task(
     if isinstance(name, Task): return name
     for word, column in dict.fromkeys([(str(name), ''), tuple(map(str, place_and_column(name)))]):
         known = None if isinstance(name, Path) else cls.facts(word)
-        for folder in _homes(word, known):
+        for folder in homes_of(word, known):
             is_there = folder.is_dir() or folder.suffix == '.tar' and folder.is_file()
             if is_there and word.strip(): return cls.from_folder(f'{folder}#{column}' if column else folder)
     if known: return known
@@ -494,7 +494,10 @@ def _find_task(
 
 Task.find = classmethod(_find_task)
 
-def _homes(word, known) -> list: # of folders
+def homes_of(
+    word: str, # a path, or the name of a task
+    known: Task|None, # the task, if it is one of the ten
+) -> list: # of folders
     "Where the folder of a task may be: below data_path first if it is one of the ten"
     here = [Path(word).expanduser()]
     try: home = [data_path()/(known.folder_name if known else word)]

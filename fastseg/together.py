@@ -6,13 +6,13 @@
 __all__ = ['average', 'AverageGradients', 'group', 'SharedBudget', 'OnlyTraining', 'Helpers', 'together']
 
 # %% ../nbs/32_together.ipynb #tg000003
-import os, random, tempfile, time
+import random, tempfile, time
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 import torch, torch.distributed as dist
 from fastai.callback.core import Callback, CancelValidException
-from .settings import FastsegError, quiet
+from .settings import FastsegError, cores, quiet
 from .dataloaders import fork_readers
 from .machine import device_of
 from .run import Run
@@ -90,7 +90,7 @@ def _help(rank, n, folder, place, threads):
     fork_readers()
     torch.set_num_threads(threads)
     run = Run.load(folder)
-    device = device_of(run.record.terms['device'])
+    device = device_of(run.record.device)
     if device.type == 'cuda': torch.cuda.set_device(rank)
     with quiet():
         dls = batches_of(task_of(run), run)
@@ -132,7 +132,7 @@ class Helpers(Callback):
 def _require_places(n, device):
     "Raises `FastsegError` unless every process has something to compute on"
     device = device_of(device)
-    places = dict(cuda=torch.cuda.device_count(), mps=1, cpu=os.cpu_count())[device.type]
+    places = dict(cuda=torch.cuda.device_count(), mps=1, cpu=cores())[device.type]
     if device.index is not None: places = 1 # the card that was named
     if 1 <= n <= places: return
     raise FastsegError(f'{n} processes on {device}', f'1 to {places}', 'correct --processes, or leave out --device')

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['anneal', 'Budget', 'set_random', 'Seed', 'Fade', 'Checkpoint', 'Pace', 'rehearse', 'measure', 'forecast',
-           'batches_of', 'learner_of', 'train_run', 'KeepEpochs']
+           'device_for', 'batches_of', 'learner_of', 'train_run', 'KeepEpochs']
 
 # %% ../nbs/29_train.ipynb #efc689fa
 import math, random, time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException
@@ -19,7 +19,7 @@ from .task import Task
 from .plan import Plan, require_fits
 from .dataloaders import Augment, dataloaders
 from .model import build_model, get_weights, save_tensors, set_weights, splitter
-from .machine import computes, device_of, time_ways
+from .machine import computes, device_of, time_ways, wait_for
 from .record import Record, Terms, data_sum, epochs_of, identity_of
 from .run import Run, begin_run, find_run, require_same_data, run_lock
 from .learner import loss_function, make_learner, shown_here
@@ -188,7 +188,8 @@ def judge_threads(self:Pace,
     if self.before_trial:
         if step < .8*self.before_trial:
             n, before = torch.get_num_threads(), self.before_trial
-            say(f'the processor is shared: with {n} thread(s) a step takes {step:.2f} s instead of {before:.2f}')
+            what = 'shared' if n < self.usual else 'free again'
+            say(f'the processor is {what}: with {n} thread(s) a step takes {step:.2f} s instead of {before:.2f}')
         else: self.change_threads()
         self.before_trial, self.rest = None, 10
     elif self.rest: self.rest -= 1
@@ -210,7 +211,7 @@ class _Clock(Callback):
     def before_batch(self):
         if len(self.ticks) > self.n: raise CancelFitException()
     def after_batch(self):
-        if self.dls.device.type != 'cpu': torch.accelerator.synchronize(self.dls.device) # what is queued is not done
+        wait_for(self.dls.device)
         self.ticks.append(time.perf_counter())
 
 def rehearse(
@@ -251,8 +252,9 @@ def forecast(
     terms: Terms, # with a budget
     timing: dict, # from `measure`
 ) -> dict: # epochs, steps of all, minutes, memory_mb
-    "What a budget comes to; with minutes, about 5 % of them go into validation, or one validation if that takes longer"
+    "What a budget comes to; of minutes, 5 % at most go into up to 20 validations, or one if that takes longer"
     step, valid, memory = (timing[k] for k in ('step_seconds', 'valid_seconds', 'memory_mb'))
+    valid = max(valid, 1e-3) # it is rounded, to nothing on a fast card
     if terms.minutes:
         seconds = 60*terms.minutes
         epochs = int(np.clip(.05*seconds/valid, 1, 20))
@@ -267,9 +269,10 @@ def _say_forecast(plan, device, timing, expected):
     "What a step costs, and all of them"
     size = ' × '.join(map(str, plan.patch_size))
     say(f'{device}, {plan.arithmetic}: {timing["step_seconds"]:.2f} s a step of {plan.batch_size} × {size} voxels')
-    minutes = expected['minutes']
-    long = f'{minutes:.1f} min' if minutes >= 1 else f'{60*minutes:.0f} s'
-    say(f'training takes about {long} ({expected["steps"]} steps) and {expected["memory_mb"]/1024:.1f} GB')
+    say(f'training takes about {_long(expected["minutes"])} ({expected["steps"]} steps) '
+        f'and {expected["memory_mb"]/1024:.1f} GB')
+
+def _long(minutes): return f'{minutes:.1f} min' if minutes >= 1 else f'{60*minutes:.0f} s'
 
 # %% ../nbs/29_train.ipynb #d5316d89
 def _identity(task, plan, terms, asked):
@@ -288,6 +291,26 @@ def _begin(task, plan, timing, out, terms, asked) -> Run:
         parameters, data_sum=data_sum(task, [name for part in cases for name in part]))
     return begin_run(out, record, plan, cases)
 
+# %% ../nbs/29_train.ipynb #dv000002
+def device_for(
+    run: Run|None, # that has begun
+    terms: Terms,
+): # torch.device
+    "The one that is asked for; a run that has begun goes on where it was, if there is such a device here"
+    if run and not terms.device:
+        try: return device_of(run.record.device)
+        except FastsegError: pass
+    return device_of(terms.device)
+
+def _moved(run, device) -> Run:
+    "The run, with a record that says where it goes on"
+    before = run.record.device
+    if str(device) == before: return run
+    say(f'goes on on {device}; it began on {before}')
+    run.record = replace(run.record, device=str(device))
+    run.keep()
+    return run
+
 # %% ../nbs/29_train.ipynb #3f3563bd
 def _require_ready(plan, terms):
     "Raises `FastsegError` unless there is a budget, and a plan that was measured"
@@ -296,9 +319,8 @@ def _require_ready(plan, terms):
     if plan.arithmetic == 'fastest':
         raise FastsegError('a plan whose arithmetic is open', 'one that was measured', 'call `measure` first')
 
-def _require_computable(plan, terms):
+def _require_computable(plan, device):
     "Raises `FastsegError` where a device does not compute the plan's number format, or not right"
-    device = device_of(terms.device)
     if computes(device, plan.arithmetic.split()[0], plan): return
     fix = 'change `arithmetic` in the plan, or go on where the run began; 22_machine says why'
     raise FastsegError(f'{plan.arithmetic} for this network on {device}', 'fp32', fix)
@@ -309,7 +331,7 @@ def batches_of(
     run: Run, # begun
 ) -> DataLoaders:
     "The DataLoaders of a run"
-    device = device_of(run.record.terms['device'])
+    device = device_of(run.record.device)
     foretold = run.record.forecast
     steps = max(1, foretold['steps']//foretold['epochs'])
     if run.record.terms['minutes']: # then the clock ends an epoch, and it may be faster than foretold
@@ -358,7 +380,7 @@ def _fit(run, dls, load_start, budget, cbs) -> Run:
         finally: torch.set_num_threads(threads) # `Pace` may have changed it
     run = run.finish(get_weights(learn.model), checkpoint.rows, round(peak.top/2**20), learn.pieces)
     record = run.record
-    say(f'{record.steps} steps in {record.trained_minutes:.1f} min; {record.waiting:.0%} of it waiting for batches')
+    say(f'{record.steps} steps in {_long(record.trained_minutes)}; {record.waiting:.0%} of it waiting for batches')
     return run
 
 # %% ../nbs/29_train.ipynb #41eb08d9
@@ -381,14 +403,16 @@ def train_run(
         run = find_run(out, _identity(task, plan, terms, asked or {}))
         if run: require_same_data(run, task)
         if run and run.record.status == 'trained': return run
-        _require_computable(plan, terms)
+        device = device_for(run, terms)
+        _require_computable(plan, device)
         run = run or _begin(task, plan, timing, out, terms, asked or {})
+        run = _moved(run, device)
         return _fit(run, batches_of(task, run), load_start, budget, cbs)
 
 # %% ../nbs/29_train.ipynb #ke000002
 class KeepEpochs(Callback):
     "Keeps the weights after every epoch in a folder"
-    order = 66 # after `Checkpoint`
+    order = 64 # before `Checkpoint`: an epoch that is written down has its file
     def __init__(self, folder): self.folder = Path(folder)
     def before_fit(self): self.has_trained = False
     def before_train(self): self.has_trained = True

@@ -223,7 +223,7 @@ def turned(
     mirror=(), # new axes that run the other way
 ) -> dict: # name → tensor
     "The weights of a network that sees scans turned or mirrored"
-    kind, squeeze = NETWORKS[network['name']], network['arguments']['squeeze']
+    kind, squeeze = NETWORKS[network['name']], network['arguments'].get('squeeze', (1, 1, 1))
     _require_alike(axes, squeeze)
     def one(place, t):
         if re.match(kind.reads, place) and t.ndim == 5: # [out, channels × squeezed voxels, kernel]
@@ -238,11 +238,14 @@ def without(
     weights: dict, # name → tensor
     plan, # of the run they belong to
     part: str, # beginning of the names of its parts, such as 'decoder'
-) -> dict: # name → tensor
+) -> dict: # place → tensor; `load_source` takes places for names
     "The weights of a network but for a part of it"
-    part_of = _part_of(build_model(plan))
-    kept = {name: w for name, w in weights.items() if not part_of[name]['part'].startswith(part)}
-    if part and len(kept) < len(weights): return kept
+    model = build_model(plan)
+    places, part_of = NETWORKS[model.architecture].places, _part_of(model)
+    part_at = {place: part_of[name]['part'] for place, name in places(list(part_of)).items()} # while all are there
+    at_place = {place: weights[name] for place, name in places(weights).items()}
+    kept = {place: w for place, w in at_place.items() if not part_at[place].startswith(part)}
+    if part and len(kept) < len(at_place): return kept
     parts = ', '.join(dict.fromkeys(o['part'] for o in part_of.values()))
     raise FastsegError(f'a part {part!r} of the source', f'one of {parts}', 'correct the word')
 

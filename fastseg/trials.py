@@ -7,13 +7,13 @@ __all__ = ['SCRATCH', 'Arm', 'control_arms', 'Design', 'Pair', 'draw_pairs', 'Tr
            'cluster_of', 'run_jobs', 'run_trials', 'require_disk', 'search_plan']
 
 # %% ../nbs/34_trials.ipynb #4dd9c705
-import os, re
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from .settings import FastsegError, import_extra, mark, models_path, quiet, say
+from .settings import FastsegError, cores, import_extra, mark, models_path, quiet, say
 from .task import Task, place_and_column
 from .check import duplicates
 from .dataset import require_room, size_text, split
@@ -68,6 +68,8 @@ class Design:
     looks: int=1 # 2: judge after half of the seeds, and train the rest only if that is undecided
     def __post_init__(self):
         for seed in self.seeds: require_seed(seed)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise FastsegError(f'seeds {" ".join(map(str, self.seeds))}', 'each of them once', 'correct the seeds')
     @property
     def level(self): return .96 if self.looks == 1 else .975 # how sure each verdict is
     @property
@@ -97,18 +99,23 @@ def _kept_apart(
     test: int|str|tuple, # see `Design`
 ) -> list: # of names
     "Who is scored: names as they are given, or so many of those whose scan is there once"
-    names = sorted(c.name for c in task.train)
+    names, people = sorted(c.name for c in task.train), _people(task.train)
+    once = sorted(people)
     if isinstance(test, (tuple, list)): kept = sorted(test)
     else:
-        people = _people(task.train)
         n = len(people)//2 if test == 'half' else test
         copied = set().union(*_copies(task.place))
         once = sorted(who for who, cases in people.items() if not copied & set(cases))
         chosen = _spread(once, task, n) if isinstance(n, int) and 0 < n <= len(once) else []
         kept = sorted(name for who in chosen for name in people[who])
     if 0 < len(kept) < len(names) and not set(kept) - set(names): return kept
-    found = f'test={test!r} with {len(names)} labelled cases'
-    raise FastsegError(found, f"'half', 'others', 1 to {len(names) - 1}, or names of cases", 'correct test')
+    raise _not_apart(test, names, min(len(once), len(people) - 1))
+
+# %% ../nbs/34_trials.ipynb #na340001
+def _not_apart(test, names, most) -> FastsegError:
+    "What is said where so many cannot be kept apart"
+    expected = f"'half', 'others', 1 to {most}, or names of cases" if most > 0 else 'more scans, each of somebody else'
+    return FastsegError(f'test={test!r} with {len(names)} labelled cases', expected, 'correct test')
 
 # %% ../nbs/34_trials.ipynb #ts000001
 def _spread(people, task, n): # `people`: sorted names; returns n of them
@@ -173,15 +180,22 @@ def _pairs_from(task, design, count, prefix, fold, pool, kept) -> list: # the la
     "A pair for each seed"
     drawable, pairs = set(pool), []
     people = _people(c for c in task.train if c.name in drawable)
-    if not kept: count = count or min(filter(None, design.counts), default=0)
+    if not kept: count = count or _least_of(design, len(people) - 1)
     _require_drawable(count, len(people) if kept else len(people) - 1)
     copies = _copies(task.place) if count else []
-    most = max([count or 0, *filter(None, design.counts)]) # of whom none is scored as one of the others
+    most = max([count or 0, *filter(None, design.counts)]) # the largest draw: nobody in it is scored
     for seed in design.seeds:
         drawn = _drawn(people, seed, count or len(people), copies)
         scored = kept or _others(task, _drawn(people, seed, most, copies), copies)
         pairs.append(Pair(f'{prefix}seed{seed}', tuple(drawn), tuple(scored), fold, seed))
     return pairs
+
+# %% ../nbs/34_trials.ipynb #lo340001
+def _least_of(design, most):
+    "The smallest number of labels; where who is scored depends on it, there has to be one"
+    if any(design.counts): return min(filter(None, design.counts))
+    found = "test='others' without a number of labelled cases"
+    raise FastsegError(found, f'1 to {most}', 'say how many, for example --labels 2')
 
 # %% ../nbs/34_trials.ipynb #cp340001
 def _drawn(people, seed, count, copies): # names of cases, sorted
@@ -261,7 +275,7 @@ def _settle(numbers, has_cards, workers):
     global _DEVICE
     fork_readers()
     if has_cards: _DEVICE = f'cuda:{numbers.get()}'
-    else: torch.set_num_threads(max(1, (os.cpu_count() or 1)//workers))
+    else: torch.set_num_threads(max(1, cores()//workers))
 
 def _in_worker(trial): return run_trial(trial, _DEVICE)
 
@@ -295,6 +309,15 @@ def _result_of(job, logs):
         found, fix = f'a job that failed: {last[:200]}', f'read its log in {logs}, and give the same command again'
         raise FastsegError(found, 'a finished run', fix) from None
 
+# %% ../nbs/34_trials.ipynb #cd340001
+def _cards_for(kind, device) -> dict: # to ask a queue for
+    "A card for each job, or none; Slurm gives nobody what was not asked for"
+    if str(device).startswith('cuda:'):
+        expected = "'cuda', since the queue chooses the card of each job"
+        raise FastsegError(f'device {device!r} on a cluster', expected, 'leave its number out')
+    if device not in (None, 'auto') or kind == 'local': return dict(gpus_per_node=1) if str(device) == 'cuda' else {}
+    raise FastsegError('a cluster and no device', 'cuda or cpu', 'say --device cuda to ask for a card')
+
 # %% ../nbs/34_trials.ipynb #ca104f3e
 def run_jobs(
     function, # what a job does
@@ -304,17 +327,17 @@ def run_jobs(
     device: str|None=None, # 'cuda' asks for a card
 ) -> list: # what the jobs returned
     "Hands work to submitit; its logs go beside the runs"
-    if str(device).startswith('cuda:'):
-        expected = "'cuda', since the queue chooses the card of each job"
-        raise FastsegError(f'device {device!r} on a cluster', expected, 'leave its number out')
     logs = models_path()/'studies'/'jobs'
+    kind, wishes = cluster_of(cluster)
+    wishes.update(_cards_for(kind, device))
     with _reaching(cluster) as submitit:
-        kind, wishes = cluster_of(cluster)
-        if str(device) == 'cuda': wishes.update(gpus_per_node=1)
         executor = submitit.AutoExecutor(logs, kind)
         executor.update_parameters(timeout_min=int(minutes), cpus_per_task=4, **wishes)
         jobs = executor.map_array(function, *items)
-    return [_result_of(job, logs) for job in jobs]
+    try: return [_result_of(job, logs) for job in jobs]
+    except KeyboardInterrupt: # whoever stops does not want them later
+        for job in jobs: job.cancel()
+        raise
 
 # %% ../nbs/34_trials.ipynb #sp000006
 @contextmanager
@@ -382,13 +405,15 @@ def require_disk(
     require_room(models_path(), need)
 
 # %% ../nbs/34_trials.ipynb #se000002
-def _distributions(space) -> dict: # for Optuna
+def _distributions(space, plan) -> dict: # for Optuna
     "(low, high) is a range, on a log scale if it is tenfold or wider; a list is a choice"
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     found = {}
     for key, values in space.items():
         if isinstance(values, list): found[key] = CategoricalDistribution(values)
-        else: found[key] = FloatDistribution(*values, log=values[0] > 0 and values[1] >= 10*values[0])
+        else:
+            kind = IntDistribution if isinstance(getattr(plan, key, None), int) else FloatDistribution
+            found[key] = kind(*values, log=values[0] > 0 and values[1] >= 10*values[0])
     return found
 
 def _open_search(journal, seed):
@@ -398,8 +423,9 @@ def _open_search(journal, seed):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     Path(journal).parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-    search = optuna.create_study(storage=storage, study_name='search', direction='maximize', load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4))
+    search = optuna.create_study(storage=storage, study_name='search', direction='maximize', load_if_exists=True)
+    seed = (seed + len(search.trials)) % 2**32 # else a search that goes on would propose its first settings again
+    search.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     _take_up(search)
     return search
 
@@ -417,6 +443,14 @@ def _tried(finished, judged): # DataFrame
     import pandas as pd
     rows = [dict(trial.params, score=judged.better*trial.value) for trial in finished]
     return pd.DataFrame(rows).sort_values('score', ascending=judged.better < 0, ignore_index=True)
+
+def _changed(plan, search, asked) -> dict: # choices of a plan
+    "What is asked for, as a plan; if that cannot be, it is not asked again"
+    from optuna.trial import TrialState
+    try: return plan.change(**asked.params).choices
+    except FastsegError:
+        search.tell(asked, state=TrialState.FAIL)
+        raise
 
 # %% ../nbs/34_trials.ipynb #se000003
 def search_plan(
@@ -436,8 +470,8 @@ def search_plan(
     finished = lambda: search.get_trials(states=[TrialState.COMPLETE])
     terms, judged = replace(terms, seed=pair.seed, split=(pair.train, pair.test)), QUESTIONS[plan.asks].metrics[0]
     while len(finished()) < n:
-        asked = search.ask(_distributions(space))
-        arm, changed = Arm('search', changes=asked.params), plan.change(**asked.params).choices
+        asked = search.ask(_distributions(space, plan))
+        arm, changed = Arm('search', changes=asked.params), _changed(plan, search, asked)
         out = run_trial(Trial(arm, pair, len(pair.train), task.place, changed, timing, terms))
         search.tell(asked, judged.better*load_scores(out/'scores.json').mean[judged.name]) # the larger the better
     return _tried(finished(), judged)

@@ -215,6 +215,7 @@ def agreement(
     import pandas as pd
     if len(runs) < 2: raise FastsegError(f'{len(runs)} run', 'two at least', 'train another seed')
     drawn = [predict(run, images, Path(out)/f'run{i}', device=device) for i, run in enumerate(runs)]
+    if not drawn[0]: raise FastsegError('no scan', 'one at least', 'name a scan or a folder of scans')
     numbers = [number for number in runs[0].plan.labels if number]
     rows = []
     for files in zip(*drawn):

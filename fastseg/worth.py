@@ -33,8 +33,9 @@ def _rising(
     lifted, top = {}, -np.inf
     for amount in sorted(curve):
         table = np.asarray(curve[amount], float)
-        top = max(top, table.mean())
-        lifted[amount] = table + top - table.mean()
+        mean = np.nanmean(table) # a pair may have learned from some of the cases
+        top = max(top, mean)
+        lifted[amount] = table + top - mean
     return lifted
 
 # %% ../nbs/16_worth.ipynb #x0000008
@@ -60,7 +61,7 @@ def _why_not(curve, reached, useful):
     amounts = sorted(curve)
     rise = crossed_interval(np.asarray(curve[amounts[-1]]) - np.asarray(curve[amounts[0]]))
     if rise.low <= 0: return f'the curve does not rise from {amounts[0]:g} to {amounts[-1]:g} as far as can be told'
-    if np.mean(reached) < useful: return f'Dice {np.mean(reached):.2f} is of no use to anybody'
+    if np.nanmean(reached) < useful: return f'Dice {np.nanmean(reached):.2f} is of no use to anybody'
     return ''
 
 # %% ../nbs/16_worth.ipynb #be4867e5
@@ -74,7 +75,7 @@ def worth_of(
     amounts, reached = sorted(curve), np.asarray(reached, float)
     if len(amounts) < 2:
         raise FastsegError(f'a curve of {len(amounts)} point', 'scratch at two amounts or more', 'add counts')
-    needed = amount_needed(amounts, [np.mean(curve[n]) for n in amounts], reached.mean())
+    needed = amount_needed(amounts, [np.nanmean(curve[n]) for n in amounts], np.nanmean(reached))
     grid = np.geomspace(amounts[0], amounts[-1], 40*(len(amounts) - 1) + 1)
     rising = _rising(curve)
     possible = sorted([needed, *(n for n in grid if _is_possible(rising, reached, n))])

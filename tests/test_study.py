@@ -252,14 +252,15 @@ def test_a_cluster_measures_where_it_trains(world, tmp_path, monkeypatch):
 @pytest.mark.skipif(bool(shutil.which('srun')), reason='there is a queue here, which would take the job')
 def test_a_queue_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv('FASTSEG_MODELS_PATH', str(tmp_path))
-    with pytest.raises(FastsegError, match='takes no job'): run_jobs(len, ['a'], cluster='slurm', minutes=1)
+    with pytest.raises(FastsegError, match='takes no job'): run_jobs(len, ['a'], cluster='slurm', minutes=1, device='cpu')
+    with pytest.raises(FastsegError, match='say --device cuda'): run_jobs(len, ['a'], cluster='slurm', minutes=1)
 
 # bad input
 
 @pytest.mark.parametrize('argv, words', [
     ('nowhere', ['no source at', 'nowhere']), ('unfinished', ['no weights', 'unfinished', 'finished run']), ('empty', ['no weights', 'empty', 'finished run']),
     ('source --schedule sideways', ["'sideways'", 'progressive']), ('source --labels 0', ["'0'", 'above 0']), ('source --labels 99', ['99 labelled', '1 to 5']),
-    ('source --test others', ['0 labelled', '1 to 9']), ('source --test some', ["'some'", 'above 0']),
+    ('source --test others', ["test='others'", '1 to 9', '--labels']), ('source --test some', ["'some'", 'above 0']),
     ('source --folds 0 7', ['fold 7', '0 to 4']), ('source --test 99', ['99', '1 to 9']), ('source --test 0', ["'0'", 'above 0']),
     ('source --steps 0', ['--steps', 'above 0']), ('source --minutes 0', ['--minutes', 'above 0']), ('source --steps 9 --minutes 9', ['one of the three'])])
 def test_bad_input_is_one_line(argv, words, world, tmp_path, monkeypatch, capsys):
