@@ -402,8 +402,7 @@ def end(self:_Done, todo):
     "Names of which nothing could be written are left to others"
     is_there = lambda case: any(path.exists() for path in _files_of(case, self.out, self.probabilities))
     for case in todo: # of an earlier call, and not drawn anew: somebody may correct it from now on
-        label = self.out/f'{case.name}.nii.gz'
-        if not self.labels[case.name] and label.exists(): self.labels[case.name] = _sum_of(label)
+        self.labels[case.name] = self.labels[case.name] or _sum_or_none(self.out/f'{case.name}.nii.gz')
     self.save(without={case.name for case in todo if not is_there(case)})
 
 # %% ../nbs/25_predict.ipynb #d2000007
