@@ -34,6 +34,7 @@ dev: $(READY) ## add the contributor's hooks: git merges notebooks cell by cell,
 
 export: $(READY) ## notebooks -> fastseg/, and clean the notebooks
 	@$(BIN)/nbdev_export
+	@$(BIN)/python -c 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'
 	@for o in $(NOTEBOOKS); do if [ -e "$$o" ]; then $(BIN)/nbdev_clean --fname "$$o"; fi; done
 
 readme: $(READY) ## nbs/index.ipynb -> README.md
@@ -42,7 +43,7 @@ readme: $(READY) ## nbs/index.ipynb -> README.md
 prepare: export readme test ## before a commit: export, readme, test
 
 # A .venv that is there and suits is kept, whoever made it; otherwise the first Python that suits makes one.
-$(READY): settings.ini setup.py pyproject.toml constraints.txt
+$(READY): settings.ini setup.py constraints.txt
 	@$(BIN)/python -c '$(SUITS)' 2>/dev/null || { \
 	  for p in "$(PYTHON)" python3.11 python3.12 python3.13 python3.10 python3 python; do \
 	    if [ -n "$$p" ] && "$$p" -c '$(SUITS)' 2>/dev/null; then found="$$p"; break; fi; \

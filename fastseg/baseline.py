@@ -18,7 +18,7 @@ from .fingerprint import fingerprint
 from .plan import Plan, make_plan, require_fits
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
-from .run import Run, find_run, require_free, require_same_data
+from .run import Run, find_run, require_free, require_same_data, run_lock
 from .validate import keep_largest, pool_scores, score_run, score_together, undecided
 from .train import device_for, measure, train_run
 from .together import together
@@ -125,7 +125,8 @@ def _train_and_score(task, terms, out, plan, wishes, processes) -> Run:
     with together(processes, out, terms.device) as more: # too many are refused before anything is measured
         plan, timing = _plan_and_timing(task, terms, out, plan, wishes)
         run = train_run(task, plan, timing, out=out, terms=terms, asked=_asked(wishes, processes), **more)
-    if not (run.folder/'scores.json').exists(): score_run(run, task, device=terms.device)
+    if not (run.folder/'scores.json').exists():
+        with run_lock(out): score_run(run, task, device=terms.device)
     return run
 
 # %% ../nbs/33_baseline.ipynb #29bdcc37
@@ -146,6 +147,7 @@ def train_baseline(
     out = Path(out) if out else run_folder(task, terms)
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
+    if not (out/'run.json').exists(): require_free(out, ('plan.json', 'split.json'))
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     if plan: plan = scaled_to(undecided(plan), task, terms.cases(task)[0])
     run = _train_and_score(task, terms, out, plan, wishes, processes)
@@ -186,7 +188,8 @@ def _plan_for_all(task, each, out, wishes):
     path, terms = out/'plan.json', next(iter(each.values()))
     has_begun = any((out/name/'run.json').exists() for name in each)
     if path.exists() and has_begun: return Plan.load(path)
-    return Plan.load(plan_baseline(task, terms.minutes, device=terms.device, **wishes).save(path))
+    plan, _ = measure(task, plan_baseline(task, terms.minutes, device=terms.device, **wishes), terms)
+    return Plan.load(plan.save(path)) # with its arithmetic, so that all compute alike
 
 def _scaled_to_all(plan, task, each):
     "Members train on the same cases, by which their answers are scaled; folds do not"

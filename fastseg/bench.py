@@ -110,7 +110,10 @@ def step_speeds(
     def timed_network():
         learn = make_learner(dls, plan)
         return _timed(lambda: _network_alone(learn, some), n)
-    ways = {'reading': lambda: _timed(lambda: list(dls.train), n), 'network': timed_network,
+    def reading():
+        list(dls.train)
+        wait_for(dls.device)
+    ways = {'reading': lambda: _timed(reading, n), 'network': timed_network,
         'fastai loop': lambda: timed_fit(some), 'training': lambda: timed_fit(dls.train)}
     return in_turn(ways, repeats)
 
@@ -393,7 +396,7 @@ def _in_process(
 
 def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
     "One training, in a new process"
-    with Peak() as peak: found = WAYS[way](Task.from_folder(data), terms)
+    with Peak(device_of(terms.device)) as peak: found = WAYS[way](Task.from_folder(data), terms)
     return dict(found, peak_memory_mb=peak.top/2**20)
 
 # %% ../nbs/37_bench.ipynb #b9481edb
@@ -518,28 +521,25 @@ def _compared(task) -> list:
     except FastsegError: return ['fastseg']
     return list(WAYS)
 
-def _trainings(task, seconds, seeds, beside, device) -> list:
+def _trainings(task, seconds, seeds, beside, device): # yields what each training gave
     "Trainings of equal time, in turn"
-    ways, found = [way for way in _compared(task) if way != 'tutorial way'], []
+    ways = [way for way in _compared(task) if way != 'tutorial way']
     for long in seconds:
         for seed in seeds:
             terms = Terms(minutes=long/60, seed=seed, device=device)
-            found += [_train(way, task, terms) for way in ways]
+            yield from (_train(way, task, terms) for way in ways)
             if not beside: continue
-            with busy_disk(): found.append(_train('fastseg', task, terms, 'busy disk'))
-    return found
+            with busy_disk(): yield _train('fastseg', task, terms, 'busy disk')
 
 # %% ../nbs/37_bench.ipynb #91c67421
-def _reached(task, dice, device) -> list:
+def _reached(task, dice, device): # yields for each way what `seconds_to` found
     "For each way the first training that ended with a Dice"
     longer = [Terms(minutes=long/60, device=device) for long in (20, 30, 40, 60, 90, 130, 200, 300)]
     tries = {way: longer for way in _compared(task)}
     if len(tries) > 1: tries['tutorial way'] = [Terms(epochs=n, device=device) for n in (4, 6, 9, 13, 20, 30)]
-    found = []
     for way, some in tries.items():
         one = seconds_to(dice, (partial(_train, way, task, terms) for terms in some))
-        if one: found.append(one)
-    return found
+        if one: yield one
 
 def _require_sensible(task, seconds, reach):
     "An error now and not in an hour"
@@ -576,9 +576,15 @@ def bench(
     found = dict(task=task.folder_name, device=device, environment=environment(), start_up=start_up(repeats))
     for name, long in found['start_up'].items(): say(f'import {name}: {long:.1f} s')
     found |= _speeds(task, max(seconds)/60, steps, repeats, device)
-    if out: write_json(Path(out), found)
-    found['trainings'] = _trainings(task, seconds, seeds, beside, device)
-    if out: write_json(Path(out), found)
-    found['reached'] = _reached(task, reach, device) if reach else []
-    if out: write_json(Path(out), found)
+    _gather(found, 'trainings', _trainings(task, seconds, seeds, beside, device), out)
+    _gather(found, 'reached', _reached(task, reach, device) if reach else (), out)
     return plain(found)
+
+# %% ../nbs/37_bench.ipynb #cm370001
+def _gather(found, name, made, out):
+    "Keeps what is made one by one, so that an interruption costs one"
+    found[name] = []
+    if out: write_json(Path(out), found)
+    for one in made:
+        found[name].append(one)
+        if out: write_json(Path(out), found)

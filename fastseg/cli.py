@@ -55,7 +55,7 @@ def _plan(words):
 # %% ../nbs/40_cli.ipynb #bfe59cc8
 def _require_one(words, *names):
     "Raises `FastsegError` if two options are given of which one would not be looked at"
-    given = [name for name in names if getattr(words, name) not in (None, 'auto', [])]
+    given = [name for name in names if getattr(words, name) not in (None, 'auto', [], False)]
     if len(given) < 2: return
     found = ' with '.join(f'--{name.replace("_", "-")}' for name in given)
     raise FastsegError(found, 'one of the two', 'leave out the other')
@@ -97,7 +97,8 @@ def _transfer(words):
     from fastseg.plan import Plan
     from fastseg.record import Terms
     from fastseg.study import transfer
-    for pair in (('target_plan', 'spacing'), ('folds', 'test'), ('cluster', 'workers')): _require_one(words, *pair)
+    pairs = ('target_plan', 'spacing'), ('folds', 'test'), ('cluster', 'workers'), ('plan', 'quiet')
+    for pair in pairs: _require_one(words, *pair)
     terms = Terms(minutes=words.minutes, steps=words.steps, device=words.device)
     plan = Plan.load(words.target_plan) if words.target_plan else None
     how = dict(schedule=words.schedule, controls=words.controls, only_plan=words.plan, plan=plan)
@@ -108,6 +109,10 @@ def _transfer(words):
 def _predict(words):
     "Segments scans"
     from fastseg.predict import as_dicom_seg, predict, series_in
+    from fastseg.question import is_table
+    if is_table(words.out) and (words.dicom_seg or words.probabilities):
+        found = f'--dicom-seg or --probabilities with the table {words.out}'
+        raise FastsegError(found, 'a folder, for labels', 'leave the option out')
     how = dict(device=words.device, flips=not words.no_flips, probabilities=words.probabilities)
     if words.dicom_seg: series_in(words.images) # or say now that there is none
     paths = predict(words.run, words.images, words.out, **how)
@@ -164,7 +169,8 @@ def _compare(words):
 def _unlike_pieces(*runs): # list with a line, or without
     "Says so if islands were wiped away in one of two runs only: part of the gain may be due to that"
     from fastseg.plan import Plan
-    plans = [Plan.load(path) for path in (Path(run)/'plan.json' for run in runs) if path.is_file()]
+    parts = [next(iter(sorted(Path(run).glob('*/plan.json'))), Path(run)/'plan.json') for run in runs] # of folds, too
+    plans = [Plan.load(path) for path in parts if path.is_file()]
     wiped = [{plan.labels[number] for number in plan.largest} for plan in plans]
     odd = sorted(wiped[0] ^ wiped[1]) if len(wiped) == 2 else []
     return [f'islands were wiped away in one of the two only: {", ".join(odd)}'] if odd else []
@@ -278,7 +284,8 @@ _TRANSFER = [
 _BASELINE = [_TASK,
     _word('--fold', 'Which of the five folds is kept apart, 0 to 4, or all: five runs, one after the other; the '
         'folds are those of nnU-Net.', choices=('0', '1', '2', '3', '4', 'all'), default='0'), _MINUTES,
-    _word('--epochs', 'Training time in epochs of 100 steps, instead of minutes; repeatable to the number on a CPU.',
+    _word('--epochs', 'Training time in epochs of 100 steps, instead of minutes; repeatable to the number '
+        'on one CPU, with a plan whose arithmetic is fp32.',
         type=_count, metavar='N'),
     _word('--out', 'Folder of the run; a new one below models_path if not given.', metavar='RUN'),
     _SEED, _DEVICE, _word('--processes', 'How many processes train one network together, each on its own card.',
@@ -348,7 +355,8 @@ VERBS = dict(
 
 # %% ../nbs/40_cli.ipynb #5d845737
 class _Parser(argparse.ArgumentParser):
-    "argparse that explains itself in one line"
+    "argparse that explains itself in one line, and takes no beginning of a word for the word"
+    def __init__(self, **more): super().__init__(allow_abbrev=False, **more)
     def error(self, message):
         line = ' '.join(message.split()) # a word of the command may hold a line break
         self.exit(2, f'{self.prog}: {line}; see {self.prog} --help\n')

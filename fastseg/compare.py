@@ -24,7 +24,7 @@ def _require_same(
     odd = both[both._merge != 'both']
     if not len(odd): return
     row = odd.iloc[0]
-    found = f'case {row.case} of pair {row.pair} in one arm only'
+    found = f'case {row.get("scan", row.case)} of pair {row.pair} in one arm only'
     raise FastsegError(found, 'the same pairs, cases and labels in both', 'score both arms on the same cases')
 
 # %% ../nbs/15_compare.ipynb #7e672fc5
@@ -47,7 +47,7 @@ def paired_differences(
 
 def _by_who(arm, twin) -> tuple: # both tables
     "People instead of scans as cases, if one of the tables says who was scanned"
-    known = [table for table in (arm, twin) if 'group' in table]
+    known = [table for table in (arm, twin) if 'group' in table and table.group.notna().all()]
     if not known: return arm, twin
     who = dict(zip(known[0].case, known[0].group))
     def one(table):
@@ -73,26 +73,35 @@ def _table_row(
     arm, twin, # tables as for `paired_differences`
     metric: Metric,
     label: str, # what the row is about
+    level: float=.96, # how sure the interval is
 ): # dict: metric, label, cases, arm, twin, difference, low, high; None if there is nothing to compare
     "One row of the table: one metric"
     differences = paired_differences(arm, twin, metric)
-    metric, sign = metric.name, metric.better # `judge` takes larger as better
+    name, sign = metric.name, metric.better # an interval takes larger as better
     if not len(differences): return None
-    found = crossed_interval(_wide(differences)*sign)
+    found = crossed_interval(_wide(differences)*sign, level)
     low, high = sorted((sign*found.low, sign*found.high))
-    means = dict(arm=arm[metric].mean(), twin=twin[metric].mean(), difference=sign*found.mean)
-    return dict(metric=metric, label=label, cases=differences.case.nunique(), **means, low=low, high=high)
+    arm_mean, twin_mean = (_mean_of(table, name) for table in _by_who(arm, twin))
+    means = dict(arm=arm_mean, twin=twin_mean, difference=sign*found.mean)
+    return dict(metric=name, label=label, cases=differences.case.nunique(), **means, low=low, high=high)
+
+def _mean_of(scores, name) -> float: # table as for `paired_differences`, column
+    "The mean over cases, each of them the mean over its labels and scans"
+    return float(scores.groupby(['pair', 'case'])[name].mean().mean())
 
 # %% ../nbs/15_compare.ipynb #d6afd385
 def _table(
     arm, twin, # tables as for `paired_differences`
+    level: float=.96, # how sure the first row's interval is, which is the one that is judged
 ): # DataFrame, a row per metric and label: cases, arm, twin, difference, low, high
     "All metrics, over all labels and for each of them"
     import pandas as pd
     parts = {'all labels': (arm, twin)}
     labels = list(dict.fromkeys(arm.name))
     if len(labels) > 1: parts |= {label: (arm[arm.name == label], twin[twin.name == label]) for label in labels}
-    rows = [_table_row(*both, metric, label) for metric in metrics_in(arm) for label, both in parts.items()]
+    asked = [(metric, label) for metric in metrics_in(arm) for label in parts]
+    levels = [level] + [.96]*len(asked)
+    rows = [_table_row(*parts[label], metric, label, sure) for (metric, label), sure in zip(asked, levels)]
     return pd.DataFrame([row for row in rows if row])
 
 # %% ../nbs/15_compare.ipynb #69422936
@@ -107,7 +116,7 @@ class Comparison:
     differences: object # DataFrame of `paired_differences`, as gains
     metrics: list # of `Metric`; the first is judged
     @cached_property
-    def table(self): return _table(*self.scores) # only made where somebody looks at it
+    def table(self): return _table(*self.scores, self.result['level']) # only made where somebody looks at it
     @property
     def by_pair(self): return self.differences.groupby('pair').difference.mean() # mean gain of each pair of runs
     @property
@@ -137,14 +146,15 @@ def _sentence(
     comparison: Comparison,
 ) -> str:
     "All of a comparison that a reader has to know"
-    judged, second = comparison.metrics[:2]
+    judged, *others = comparison.metrics
     who = f'{comparison.arm} against {comparison.twin}: {comparison.verdict}'
     means = f'Mean {judged.title} ' + ' against '.join(map(judged.text, comparison.means))
     gain = 'a gain of ' if judged.better < 0 else ''
     why = comparison.result['why']
     why = f' ({why})' if why else ''
     figures = _figures(comparison.result, judged.digits)
-    return f'{who}. {means}, {gain}{figures}; {_second_words(comparison.table, second)}{why}.'
+    second = ''.join('; ' + _second_words(comparison.table, other) for other in others[:1])
+    return f'{who}. {means}, {gain}{figures}{second}{why}.'
 
 def _second_words(
     table, # DataFrame of `_table`
@@ -162,20 +172,25 @@ def _settled(*tables): # tables as for `paired_differences`
     whole = settled(pd.concat([table.assign(side=i) for i, table in enumerate(tables)]))
     return [whole[whole.side == i].drop(columns='side') for i in range(len(tables))]
 
+def _metrics_of_both(arm, twin) -> list: # of `Metric`
+    "The scores of two tables; an error where only one of them has a score"
+    for table, other in ((arm, twin), (twin, arm)):
+        for metric in metrics_in(other): _require_metric(table, metric)
+    return metrics_in(twin)
+
 def compare(
     arm, twin, # tables as for `paired_differences`
     names=('transfer', 'scratch'), # of the two
     **rule, # margin and level of `judge`
 ) -> Comparison:
     "Scores of two arms, paired: a verdict on their first metric, and a table for all metrics and labels"
-    metrics = metrics_in(twin)
+    metrics = _metrics_of_both(arm, twin)
     judged = metrics[0]
     differences = paired_differences(arm, twin, judged) # which refuses tables of unlike cases
     differences['difference'] *= judged.better
     arm, twin = _settled(arm, twin)
     result = judge(_wide(differences), **dict(dict(margin=judged.margin), **rule))
-    def mean_of(scores): return float(scores.groupby(['pair', 'case'])[judged.name].mean().mean())
-    means = tuple(map(mean_of, _by_who(arm, twin)))
+    means = tuple(_mean_of(table, judged.name) for table in _by_who(arm, twin))
     return Comparison(*names, means, result, (arm, twin), differences, metrics)
 
 # %% ../nbs/15_compare.ipynb #c4000002

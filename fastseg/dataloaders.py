@@ -173,7 +173,8 @@ def grid(self:Augment, x):
     turn = guises*(size[None, :]/full[:, None])
     shift = _uniform(len(x), 3)*((full - size)/full) # up to the border: the window is 2 long there, from -1 to 1
     theta = torch.cat([turn.flip(1, 2), shift.flip(1)[:, :, None]], 2) # grid_sample counts z, y, x
-    return _affine_grid(theta.to(x.device, non_blocking=True), self.plan.patch_size)
+    may_go_on = x.device.type == 'cuda' # Apple's MPS might read theta when it is gone
+    return _affine_grid(theta.to(x.device, non_blocking=may_go_on), self.plan.patch_size)
 
 # %% ../nbs/20_dataloaders.ipynb #au000003
 @patch

@@ -7,7 +7,7 @@ __all__ = ['TESTED', 'Line', 'package_line', 'card_lines', 'memory_line', 'disk_
            'doctor']
 
 # %% ../nbs/39_doctor.ipynb #z0000004
-import importlib, os, shutil, subprocess, sys, time
+import importlib, os, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from .settings import FastsegError, cores, data_path, free_memory, models_path, results_path, say
@@ -44,13 +44,16 @@ def package_line(
 
 # %% ../nbs/39_doctor.ipynb #z0000020
 _OTHER_TORCH = 'install the PyTorch for it: see pytorch.org'
+_RESTART = 'if there is a card: restart the computer, or update the driver'
 
-def _driver() -> str: # '' if there is none
-    "The version of NVIDIA's driver"
+def _driver() -> tuple: # version of NVIDIA's driver, and what its tool complains of; '' and '' if there is none
+    "Is there a driver, and does it answer?"
     try: said = subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
         capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError): return ''
-    return said.stdout.split('\n')[0].strip() if said.returncode == 0 else ''
+    except OSError: return '', ''
+    except subprocess.SubprocessError: return '', 'no answer in 20 s'
+    lines = (said.stdout + said.stderr).strip().splitlines() or ['']
+    return ('', lines[-1][:80] or 'no reason') if said.returncode else (lines[0].strip(), '')
 
 def _card(torch, i):
     "One card that PyTorch sees"
@@ -69,7 +72,9 @@ def card_lines() -> list: # of Line
     except Exception: return [] # told by its own line
     if torch.cuda.is_available(): return [_card(torch, i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available(): return [Line('card', 'ok', 'that of Apple (mps)')]
-    if not (driver := _driver()): return [Line('card', 'ok', 'none: training runs on the processor')]
+    driver, complaint = _driver()
+    if complaint: return [Line('card', 'warning', f'nvidia-smi fails ({complaint})', _RESTART)]
+    if not driver: return [Line('card', 'ok', 'none: training runs on the processor')]
     found = f'an NVIDIA driver {driver} which this PyTorch (CUDA {torch.version.cuda}) cannot use'
     return [Line('card', 'failure', found, f'update the driver, or {_OTHER_TORCH}')]
 
@@ -87,14 +92,20 @@ def disk_lines() -> list: # of Line
     "Is there room where models and results go, and may we write there?"
     lines = []
     for path in dict.fromkeys((models_path(), results_path())):
-        there = next(o for o in (path, *path.parents) if os.path.exists(o))
-        if not os.access(there, os.W_OK):
+        there = next((o for o in (path, *path.parents) if os.path.exists(o)), None) # a drive may be missing
+        if not there or not _may_write(there):
             found, mend = f'{path}, not to be written to', 'name another folder in settings.ini'
             lines.append(Line('disk', 'failure', found, mend))
             continue
         line = _by_size('disk', shutil.disk_usage(there).free/2**30, 1, 5, 'free some space')
         lines.append(replace(line, found=f'{line.found} at {path}'))
     return lines
+
+def _may_write(folder) -> bool:
+    "Can a file be made there? What a system says about rights is not always so"
+    try:
+        with tempfile.TemporaryFile(dir=folder): return True
+    except OSError: return False
 
 # %% ../nbs/39_doctor.ipynb #z0000027
 def data_line() -> Line:
@@ -151,7 +162,7 @@ def examine(
         except FastsegError as e: found = Line('settings', 'failure', e.found, e.fix)
         yield from found if isinstance(found, list) else [found]
     try: yield speed_line(seconds)
-    except (ImportError, RuntimeError): pass # told above: no PyTorch, or a card that cannot be used
+    except (ImportError, OSError, RuntimeError): pass # told above: no PyTorch, or a card that cannot be used
 
 def doctor(
     seconds: float=10, # for the measurement of speed

@@ -129,7 +129,8 @@ def _scored_labels(
 ) -> dict: # {number: name} without background, in order
     "Which labels are scored, and what they are called"
     named = labels if hasattr(labels, 'items') else {k: f'label {k}' for k in labels}
-    scored = {int(k): str(named[k]) for k in sorted(named, key=int) if int(k)}
+    try: scored = {int(k): str(named[k]) for k in sorted(named, key=int) if int(k)}
+    except (TypeError, ValueError): scored = {} # the error below says so
     if scored and len(set(scored.values())) == len(scored): return scored
     expected = 'at least one label besides background, each with its own name'
     raise FastsegError(f'labels {labels}', expected, 'pass for instance {1: "Anterior", 2: "Posterior"}')
@@ -434,7 +435,7 @@ def _nifti_files(
     what: str, # 'predictions' or 'labels', for the error
 ) -> dict: # {case name: path}
     "NIfTI files by case name; what a Mac leaves behind (._NAME) is none"
-    files = _listed(where, what)
+    files = list(dict.fromkeys(_listed(where, what))) # a path that is named twice is one
     nifti = [o for o in files if o.name.endswith(('.nii', '.nii.gz')) and not o.name.startswith('._')]
     by_name = {case_name(o): o for o in nifti}
     if nifti and len(by_name) == len(nifti): return by_name

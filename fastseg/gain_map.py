@@ -28,7 +28,7 @@ class GainMap:
     def of(self, arm): return replace(self, arm=arm) # the same studies, asked about another of their starts
     def cell(self, count, steps): return self.studies[steps].against(self.arm, count=count) # Comparison
     @property
-    def table(self): # DataFrame: labels, steps, scratch, dice, gain, low, high, pairs, verdict
+    def table(self): # DataFrame: labels, steps, means of both (scratch, dice), gain, low, high, pairs, verdict
         import pandas as pd
         cells = [(count, steps, self.cell(count, steps)) for count in self.counts for steps in self.lengths]
         return pd.DataFrame([_cell_row(*cell) for cell in cells])
@@ -107,5 +107,5 @@ def worth_in_steps(
         curve = {steps: judged_table(found.studies[steps].scores_of(found.arm, count)) for steps in found.lengths}
         scratch = judged_table(found.studies[last].scores_of('scratch', count))
         text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps', in_all=True)
-        rows.append(dict(labels=count, scratch=abs(scratch.mean()), start_needs=text, interval=interval))
+        rows.append(dict(labels=count, scratch=abs(np.nanmean(scratch)), start_needs=text, interval=interval))
     return pd.DataFrame(rows)

@@ -128,6 +128,7 @@ def use_smaller_pieces(self:PatientLearner):
         found = f'no memory for one patch of {tuple(batch.shape[2:])}'
         raise FastsegError(found, 'more memory, or a smaller patch', 'say how much there is with --memory') from None
     self.opt.zero_grad()
+    self.pred = self.loss = self.loss_grad = None # they hold what the step that failed had kept for its way back
     self.pieces = min(2*self.pieces, len(batch))
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     say(f'out of memory: from here on each step is done in {self.pieces} pieces')

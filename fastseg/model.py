@@ -10,7 +10,7 @@ __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'comp
            'require_numbers']
 
 # %% ../nbs/21_model.ipynb #f5c14333
-import re, sys
+import math, re, sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +301,7 @@ def _slices(
     **unet, # arguments of the U-Net; squeeze, strides and kernels are 1 along z
 ) -> Slices:
     "A U-Net that goes through volumes slice by slice"
+    if unet.get('deep_supervision'): raise ValueError('no deep supervision slice by slice')
     model = Slices(PlaneUNet(in_channels*(2*context + 1), out_channels, **unet), context)
     model.layout = torch.channels_last_3d # its weights are those of a network for volumes
     return model
@@ -348,6 +349,9 @@ def _slabs(
     **unet, # arguments of the U-Net inside
 ) -> Slabs:
     "A U-Net on slabs"
+    halved = math.prod([*(o[2] for o in unet['strides']), unet.get('squeeze', (1, 1, 1))[2]]) # along z
+    if depth % halved: raise ValueError(f'slabs of {depth} slices, where the network divides z by {halved}')
+    if unet.get('deep_supervision'): raise ValueError('no deep supervision slab by slab')
     inside = SqueezedUNet(in_channels + recursive*out_channels, out_channels, **unet)
     return Slabs(inside, out_channels, depth, overlap, recursive)
 
@@ -445,6 +449,8 @@ def network_of(
     raise FastsegError(f'network {word!r}', expected, 'leave it out, and the plan shapes a U-Net')
 
 # %% ../nbs/21_model.ipynb #806dc0d5
+_COMPLAINTS = ArithmeticError, AssertionError, LookupError, TypeError, ValueError # of networks
+
 def build_model(
     plan: Plan, # network, modalities and labels
     seed: int|None=None, # for the first weights; None leaves torch's own state
@@ -456,7 +462,7 @@ def build_model(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
         try: model = NETWORKS[name].build(len(plan.modalities), len(plan.labels), **arguments, **_known_argument(plan))
-        except (AssertionError, TypeError, ValueError) as e: # as the network itself complains
+        except _COMPLAINTS as e: # as the network itself complains
             found = f'arguments {", ".join(arguments)} ({e})'
             raise FastsegError(found, f'those of {name!r}', 'correct the plan') from None
     model.architecture = name
@@ -498,10 +504,11 @@ def grad_cam(
     "Where a part of a network sees what its answer hangs on"
     from monai.visualize import GradCAM
     inside, x = (model.net, model.seen(x)) if isinstance(model, Flat) else (model, x)
-    module = model_parts(model).get(part)
-    names = [name for name, o in inside.named_modules() if o is module]
-    if not names: raise FastsegError(f'part {part!r}', f'one of {", ".join(model_parts(model))}', 'choose an encoder')
-    ask = GradCAM(inside, names[0], postprocessing=lambda seen: seen.detach().float()) # MONAI's own runs from 1 to 0
+    names = {id(o): name for name, o in inside.named_modules()}
+    layers = {key: names[id(o)] for key, o in model_parts(model).items() if id(o) in names}
+    if part not in layers: raise FastsegError(f'part {part!r}', f'one of {", ".join(layers)}', 'choose an encoder')
+    plain = lambda seen: seen.detach().float().cpu() # MONAI's own runs from 1 to 0
+    ask = GradCAM(inside, layers[part], postprocessing=plain)
     seen = ask(x, class_idx=answer)[0, 0]
     seen = (seen - seen.min())/(seen.max() - seen.min()).clamp_min(1e-12)
     return (seen if seen.ndim == 3 else seen[..., None]).numpy()

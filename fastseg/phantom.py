@@ -365,7 +365,7 @@ def _mr_scanner(
     bias = tio.RandomBiasField(coefficients=scene['bias'])
     scanner = tio.Compose([blur, bias, tio.RandomNoise(std=scene['noise'])])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**31)))
+        torch.default_generator.manual_seed(int(rng.integers(2**31))) # not those of graphics cards
         seen = np.concatenate([scanner(torch.from_numpy(channel[None])).numpy() for channel in image])
     return np.where(image == 0, 0, np.abs(seen)).astype(scene['dtype'])
 
@@ -402,6 +402,7 @@ def phantom_case(
     shape: tuple|None=None, # voxels along x, y, z; None: around the task's median, divided by scale
 ) -> tuple: # image [C, W, H, D], label [W, H, D] uint8, spacing in mm (x, y, z)
     "One synthetic patient of a task"
+    _require_shape(shape)
     task, scale = _task_and_scale(task, scale)
     rng = np.random.default_rng(seed)
     scene = _scene(rng, task, scale, shape)
@@ -413,6 +414,11 @@ def phantom_case(
         painted, label[..., slab] = _paint(scene, [x, y, z[slab]])
         image[..., slab] = scanner(rng, painted, scene)
     return image, label, scene['spacing']
+
+def _require_shape(shape):
+    "An error unless there is a shape, or none is asked for"
+    if not shape or (len(shape) == 3 and min(shape) >= 8): return
+    raise FastsegError(f'shape {shape}', 'x, y, z, at least 8 voxels each', 'correct it')
 
 # %% ../nbs/06_phantom.ipynb #0ce2765e
 def _save_nifti(
@@ -577,8 +583,7 @@ def make_phantom(
 ) -> Path: # the new folder, in MSD layout
     "Make a synthetic data set of a task, or find the one that was made with the same arguments"
     task, scale = _task_and_scale(task, scale)
-    if shape and (len(shape) != 3 or min(shape) < 8):
-        raise FastsegError(f'shape {shape}', 'x, y, z, at least 8 voxels each', 'correct it')
+    _require_shape(shape)
     if n_train < 1 or n_test < 0:
         raise FastsegError(f'{n_train} training and {n_test} test cases', 'at least 1 and 0', 'correct the numbers')
     shape = list(shape) if shape else None
@@ -598,15 +603,27 @@ def _volumes_of(
     column = lambda name: re.sub(r'\W+', '_', name.lower()) + '_ml'
     return {column(name): round(float((label == k).sum()*voxel), 4) for k, name in labels.items() if k}
 
+# %% ../nbs/06_phantom.ipynb #cm060001
 def write_volumes(
     task: Task, # with drawings
     subjects=None, # who was scanned, one for each training case; None: nobody twice
 ) -> Path: # targets.csv in its folder
     "Writes the volume of each structure as something that can be asked for"
-    subjects = subjects or [case.name for case in task.train]
+    subjects = [case.name for case in task.train] if subjects is None else list(subjects)
+    if len(subjects) != len(task.train):
+        raise FastsegError(f'{len(subjects)} subjects', f'{len(task.train)}, one a case', 'name all of them')
     rows = [dict(case=case.name, subject=who) for case, who in zip(task.train, subjects)]
     for row, case in zip(rows, task.train): row.update(_volumes_of(case, task.labels))
-    return write_table(task.root/'targets.csv', rows)
+    path = task.root/'targets.csv'
+    return path if _has_all(path, rows, task.is_phantom) else write_table(path, rows)
+
+def _has_all(path, rows, is_phantom) -> bool:
+    "Does a table say all this already? An error before one of somebody's own is written over"
+    if is_phantom or not path.exists(): return False
+    kept = read_targets(path)
+    said = [{k: str(v) for k, v in row.items()} for row in rows]
+    if all(row.items() <= kept.get(row['case'], {}).items() for row in said): return True
+    raise FastsegError(f'{path}, which is there', 'no such table', 'move it away, or add the volumes to it yourself')
 
 # %% ../nbs/06_phantom.ipynb #ph000005
 def _photograph(
@@ -623,6 +640,7 @@ def _photograph(
     picture[inside] += rng.uniform(50, 100, 3)
     return picture.clip(0, 255).astype(np.uint8)
 
+# %% ../nbs/06_phantom.ipynb #cm060002
 def make_pictures(
     folder, # to be made, with a folder for each class
     n: int=8, # pictures of each class
@@ -631,6 +649,7 @@ def make_pictures(
     "Photographs of two classes"
     from PIL import Image
     rng, folder = np.random.default_rng(seed), Path(folder)
+    if folder.exists(): raise FastsegError(f'{folder}, which is there', 'a new folder', 'name another, or delete it')
     for shape in ('round', 'square'):
         (folder/shape).mkdir(parents=True)
         for i in range(n): Image.fromarray(_photograph(shape, rng)).save(folder/shape/f'{i:03}.png')

@@ -39,6 +39,7 @@ def _index(
     "Where the files of an archive lie; it is gone through once, and not for every picture"
     try:
         with tarfile.open(archive, 'r:') as tar:
+            _require_plain(tar)
             files = {Path(o.name).as_posix(): (o.offset_data, o.size) for o in tar.getmembers() if o.isfile()}
             tar.fileobj.seek(tar.offset) # tarfile ends at the first damage as if it were the end, which is zeros
             if tar.fileobj.read(512) != bytes(512): raise tarfile.ReadError('no end')
@@ -47,6 +48,14 @@ def _index(
         found = f'{archive}, not readable as an archive ({type(e).__name__})'
         raise FastsegError(found, 'a whole tar file', 'copy it again') from None
 
+# %% ../nbs/01_pictures.ipynb #cm010002
+def _require_plain(tar):
+    "An error where files would be left out, which only refer to another or have no place below a folder"
+    for o in tar.getmembers():
+        if o.isdir() or o.isfile() and not o.name.startswith('/'): continue
+        found = f'{tar.name} with {o.name}, which is a link or begins with /'
+        raise FastsegError(found, 'files', 'pack it with tar --dereference --hard-dereference and without -P')
+
 def _files_in(archive): return _index(archive, archive.stat().st_mtime_ns)
 
 # %% ../nbs/01_pictures.ipynb #pi000031
@@ -54,12 +63,18 @@ def files_below(
     where, # a folder
     hidden: bool=False, # with those whose name, or whose folder's name, begins with a dot?
 ): # paths, one after the other
-    "All files at any depth; folders that may not be opened are left out"
-    for folder, inner, names in os.walk(where):
-        seen = lambda name: hidden or not name.startswith('.')
-        inner[:] = filter(seen, inner)
-        yield from (Path(folder)/o for o in filter(seen, names))
+    "All files at any depth; folders that may not be opened are left out, links are followed right below the place"
+    for top in [where, *filter(_is_link_away, Path(where).glob('*'))]:
+        for folder, inner, names in os.walk(top):
+            seen = lambda name: hidden or not name.startswith('.')
+            inner[:] = filter(seen, inner)
+            yield from (Path(folder)/o for o in filter(seen, names))
 
+def _is_link_away(path) -> bool:
+    "A folder that lies elsewhere, and not around the link"
+    return path.is_symlink() and path.is_dir() and path.resolve() not in path.parent.resolve().parents
+
+# %% ../nbs/01_pictures.ipynb #cm010001
 def pictures_in(
     where, # a picture, a folder or a tar archive
 ) -> list: # of paths, sorted; those of an archive begin with the archive's
@@ -103,8 +118,9 @@ def picture_bytes(
 def _pixels(picture): # float32 [H,W,3], 0 to 255
     "Red, green and blue of a picture; 16 bits become 8"
     import numpy as np
+    if picture.format == 'TIFF' and picture.n_frames > 1: raise ValueError('several pages')
     if picture.mode.startswith('I'): return np.repeat(np.asarray(picture, np.float32)[..., None]/257, 3, 2)
-    if picture.mode == 'F': raise ValueError('floats')
+    if picture.mode == 'F': raise ValueError('32 bits a pixel; save it with 8 or 16')
     return np.asarray(picture.convert('RGB'), np.float32)
 
 def load_picture(
@@ -116,7 +132,8 @@ def load_picture(
     file = io.BytesIO(picture_bytes(path))
     try: pixels = _pixels(Image.open(file))
     except Exception as e:
-        found = f'{path}, not readable as a picture ({type(e).__name__})'
+        why = e if type(e) is ValueError else type(e).__name__
+        found = f'{path}, not readable as a picture ({why})'
         raise FastsegError(found, f'a whole {", ".join(_ENDINGS)}', 'replace the file') from None
     array = np.ascontiguousarray(pixels.transpose(2, 1, 0)[..., None])
     pixel = 100/max(array.shape[1:])
@@ -125,16 +142,24 @@ def load_picture(
 # %% ../nbs/01_pictures.ipynb #pi000019
 def _stripped(row): return {(k or '').strip(): (v or '').strip() for k, v in row.items() if isinstance(v, str) or not v}
 
+def _rows_of(path, fix) -> list: # of dicts of texts, without rows of which nothing but commas is left
+    "The rows of a table"
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as file: rows = list(map(_stripped, csv.DictReader(file)))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise FastsegError(f'{path}, not readable ({type(e).__name__})', 'a table as text', fix) from None
+    rows = [row for row in rows if any(row.values())]
+    if not rows: raise FastsegError(f'{path} without rows', 'a row per case', fix)
+    if 'case' in rows[0]: return rows
+    found = f'{path} with the columns {", ".join(rows[0])}'
+    raise FastsegError(found, 'a row per case, and columns parted by commas, one of them "case"', fix)
+
 def read_targets(
     path, # of targets.csv
 ) -> dict: # case → row as a dict of texts
     "The table beside the scans"
     fix = f'correct {path}'
-    try:
-        with open(path, newline='', encoding='utf-8-sig') as file: rows = list(map(_stripped, csv.DictReader(file)))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise FastsegError(f'{path}, not readable ({type(e).__name__})', 'a table as text', fix) from None
-    if not rows or 'case' not in rows[0]: raise FastsegError(f'{path} without rows or "case"', 'a row per case', fix)
+    rows = _rows_of(path, fix)
     table = {row['case']: row for row in rows}
     if len(table) == len(rows): return table
     names = [row['case'] for row in rows]

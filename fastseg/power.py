@@ -116,7 +116,8 @@ def describe_power(
     sees = smallest_gain(luck, pairs, cases, level=level)
     text = f'{pairs} pairs, {cases} scored cases: a gain of {say(sees)} is found with 80 %'
     if sees <= margin: return text
-    sizes = [(p, c) for c in (cases, 2*cases, 4*cases) for p in range(pairs, 25)]
+    least = f'{float(f"{margin:.2g}"):g}' # two digits, also of large numbers
+    sizes = [(p, c) for c in (cases, 2*cases, 4*cases) for p in range(pairs, max(25, pairs + 1))]
     enough = next((o for o in sizes if smallest_gain(luck, *o, level=level) <= margin), None)
-    if enough is None: return f'{text}; {margin:.2g} cannot be seen: train longer, so that runs differ less'
-    return f'{text}; for {margin:.2g} it takes {enough[0]} pairs and {enough[1]} scored cases'
+    if enough is None: return f'{text}; {least} cannot be seen: train longer, so that runs differ less'
+    return f'{text}; for {least} it takes {enough[0]} pairs and {enough[1]} scored cases'

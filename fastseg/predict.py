@@ -58,11 +58,13 @@ def _room_for(
     return torch.device('cpu')
 
 # %% ../nbs/25_predict.ipynb #om000002
+_HUGE = 2e8 # class scores of a scan
+
 def _slide(models, image, plan, flips, overlap):
     "MONAI's sliding window over a scan, to be called with windows at once, and a device to put their answers together"
     from monai.inferers import sliding_window_inference
     mirrors = _mirrors(plan.flips if flips else [])
-    is_huge = len(plan.labels)*image[0].size > 2e8 # then 16 bits for what is kept of the whole scan
+    is_huge = len(plan.labels)*image[0].size > _HUGE # then 16 bits for what is kept of the whole scan
     whole = torch.from_numpy(image)[None].to(torch.float16 if is_huge else torch.float32)
     return partial(sliding_window_inference, whole, plan.patch_size, overlap=overlap, mode='gaussian',
         predictor=lambda x: _probabilities(models, x, mirrors), sw_device=next(models[0].parameters()).device)

@@ -16,6 +16,7 @@ from .settings import FastsegError, bar, free_memory, in_threads, mark, require_
 from .settings import results_path, write_sealed
 from .space import body_axes, from_ras, to_ras
 from .task import Case, Task, disk_size, stamp
+from .dataset import require_room
 from .plan import Plan
 
 # %% ../nbs/19_prepare.ipynb #3da917fb
@@ -298,6 +299,7 @@ def _is_fresh(
     try: return Prepared(path).notes.get('stamp') == stamp(case)
     except Exception: return False # damaged: made again
 
+# %% ../nbs/19_prepare.ipynb #cm190001
 def preprocess(
     task: Task, # with its folder
     plan: Plan,
@@ -310,8 +312,18 @@ def preprocess(
     wanted = [c for c in task.train if names is None or c.name in names]
     todo = [c for c in wanted if not _is_fresh(c, path(c))]
     jobs = in_threads(lambda case: _prepare_case(case, plan, path(case)), todo, disk_size)
-    for _ in bar(jobs, len(todo)): pass
+    for i, _ in enumerate(bar(jobs, len(todo))):
+        if i == 0: _require_room_for([c for c in todo if not path(c).exists()], todo[0], path(todo[0]))
     return folder
+
+def _require_room_for(
+    cases, # that are still to be prepared
+    done: Case, # one of which it is known how it grew
+    path: Path, # of its prepared file
+):
+    "An error while there is still room, if all of them would fill the disk"
+    growth = path.stat().st_size/max(disk_size(done), 1)
+    require_room(path.parent, int(growth*sum(map(disk_size, cases))))
 
 # %% ../nbs/19_prepare.ipynb #f63ccbae
 def hold(

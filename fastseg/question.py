@@ -169,7 +169,9 @@ def metrics_in(
     if not found:
         raise FastsegError(f'a table of {", ".join(table.columns)}', 'scores', 'evaluate the predictions first')
     if np.isfinite(found[0].margin) or not len(table): return found
-    first = replace(found[0], unit=unit_of(table.name.iloc[0]), margin=_median_error(table.target)/10)
+    margin = _median_error(table.target)/10
+    digits = max(1, 1 + int(np.ceil(-np.log10(margin)))) if 0 < margin < np.inf else 1 # so that a tenth of it is seen
+    first = replace(found[0], unit=unit_of(table.name.iloc[0]), margin=margin, digits=digits)
     return [first, *found[1:]]
 
 # %% ../nbs/12_question.ipynb #qu000051
@@ -311,6 +313,23 @@ def _require_targets(cases, task):
         found = f'case {case.name} of {task.folder_name}, of which no number or class is known'
         raise FastsegError(found, 'a task such as my_scans#age_years', 'name the column behind #, or other cases')
 
+# %% ../nbs/12_question.ipynb #cm120001
+def _require_rows(rows, cases):
+    "Raise `FastsegError` unless there is an answer for each case"
+    lost = [o.name for o in cases if o.name not in rows]
+    if not lost: return
+    found = f'no answer for {len(lost)} of {len(cases)} cases ({", ".join(lost[:3])})'
+    raise FastsegError(found, 'an answer for every case', 'add it, or name the cases to score')
+
+def _require_shares(rows, cases, names):
+    "Raise `FastsegError` unless the probabilities of all classes (columns of those names) add up to 1"
+    for case in cases:
+        try: whole = sum(float(rows[case.name][name]) for name in names)
+        except (KeyError, TypeError, ValueError, OverflowError): whole = np.nan
+        if abs(whole - 1) < .02: continue
+        found = f'probabilities of case {case.name} that add up to {whole:.2f}'
+        raise FastsegError(found, '1', 'divide each of them by their sum')
+
 # %% ../nbs/12_question.ipynb #qu0000a0
 def score_answers(
     rows: dict, # case → row, as from `read_answers`
@@ -324,9 +343,7 @@ def score_answers(
         raise FastsegError(f'{task.folder_name}, which asks for drawings', 'a task for a number or a class', fix)
     wanted = [task.case(name) for name in dict.fromkeys(cases)] if cases else list(task.train)
     _require_targets(wanted, task)
-    lost = [o.name for o in wanted if o.name not in rows]
-    if lost:
-        found = f'no answer for {len(lost)} of {len(wanted)} cases ({", ".join(lost[:3])})'
-        raise FastsegError(found, 'an answer for every case', 'add it, or name the cases to score')
+    _require_rows(rows, wanted)
     given = [_numbers(rows[o.name], o, question) for o in wanted]
+    if question.said is str: _require_shares(rows, wanted, question.columns(task.labels))
     return Answers(question.rows(given, wanted, task.labels[0]), task.asks)

@@ -8,7 +8,7 @@ __all__ = ['require_seed', 'Terms', 'epochs_of', 'processor', 'environment', 'da
 # %% ../nbs/23_record.ipynb #fd6cf036
 import hashlib, json, math, platform, shlex, sys, time
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -40,6 +40,7 @@ class Terms:
     split: tuple|None=None # (names of training cases, of cases kept apart) instead of the fold
     def __post_init__(self):
         require_seed(self.seed)
+        _require_apart(self.split)
         given = [o for o in (self.minutes, self.epochs, self.steps) if o is not None]
         is_sound = all(isinstance(o, Real) and 0 < o < math.inf for o in given)
         is_whole = all(o is None or isinstance(o, Integral) for o in (self.epochs, self.steps))
@@ -50,6 +51,12 @@ class Terms:
     @property
     def has_budget(self): return (self.minutes, self.epochs, self.steps) != (None, None, None)
     def cases(self, task): return tuple(map(tuple, self.split or split(task, self.fold)))
+
+# %% ../nbs/23_record.ipynb #cm230001
+def _require_apart(split):
+    "An error if a case would be trained on and scored"
+    both = set.intersection(*map(set, split)) if split else ()
+    if both: raise FastsegError(f'{min(both)} on both sides of the split', 'each case on one', 'correct the split')
 
 # %% ../nbs/23_record.ipynb #bdf89db8
 def epochs_of(
@@ -106,9 +113,11 @@ def _changed(path) -> tuple: # size, and time of the last change
 @lru_cache(4096)
 def _check_sum(path, *changed) -> str:
     "That of what is in a file, with its length; it is read once, and anew when it has changed"
+    found = hashlib.sha1()
     with open(path, 'rb') as file:
         if path.suffix == '.gz': file.seek(-8, 2)
-        return hashlib.sha1(file.read()).hexdigest()
+        for piece in iter(partial(file.read, 2**24), b''): found.update(piece) # an archive may be large
+    return found.hexdigest()
 
 # %% ../nbs/23_record.ipynb #e4dde436
 @dataclass
@@ -142,7 +151,8 @@ class Record:
 def machine(self:Record)->str: # one line
     "What a run was made on"
     e = self.environment
-    return e.get('gpu') or f'{e["processor"]}, {e["threads"]} threads'
+    card = e.get('gpu') if self.device.startswith('cuda') else '' # a computer with a card may train without it
+    return card or f'{e["processor"]}, {e["threads"]} thread{"s" if e["threads"] > 1 else ""}'
 
 # %% ../nbs/23_record.ipynb #73e625b1
 def identity_of(

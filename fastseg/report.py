@@ -100,14 +100,15 @@ def _show_classes(
 ): # figure
     "Which class was taken for which"
     import pandas as pd
-    counts = pd.crosstab(table.target, table.answer)
-    fig = Canvas(figsize=(1.6 + .8*counts.shape[1], 1.2 + .5*counts.shape[0]), dpi=80, layout='constrained')
+    names = sorted({*table.target, *table.answer})
+    counts = pd.crosstab(table.target, table.answer).reindex(index=names, columns=names, fill_value=0)
+    fig = Canvas(figsize=(1.6 + .8*len(names), 1.2 + .5*len(names)), dpi=80, layout='constrained')
     ax = fig.add_subplot()
     ax.imshow(counts.div(counts.sum(1), axis=0), cmap='Blues', vmin=0, vmax=1.4, aspect='auto')
     for (i, j), n in np.ndenumerate(counts.to_numpy()): ax.text(j, i, n, ha='center', va='center')
-    ax.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel='answer', ylabel='truth')
-    ax.set_xticklabels(counts.columns, rotation=30, ha='right')
-    ax.set_yticklabels(counts.index)
+    ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='answer', ylabel='truth')
+    ax.set_xticklabels(names, rotation=30, ha='right')
+    ax.set_yticklabels(names)
     return fig
 
 SHOWN = {'number': _show_numbers, 'class': _show_classes} # a question's name → picture of its answers
@@ -135,7 +136,8 @@ def _sentences(
     terms, foretold = record.terms, record.forecast['memory_mb']/1024
     lead = (f'Mean {mean_text(scores)} on {len(scored)} whole cases that were not trained on, '
         f'after {record.trained_minutes:.1f} minutes on {record.machine}.')
-    how = (f'{len(trained)} training cases, fold {terms["fold"]}, seed {terms["seed"]}, {record.steps} steps, '
+    where = 'a split of its own' if terms.get('split') else f'fold {terms["fold"]}'
+    how = (f'{len(trained)} training cases, {where}, seed {terms["seed"]}, {record.steps} steps, '
         f'{run.plan.arithmetic}, peak memory {record.peak_memory_mb/1024:.1f} GB (foretold: {foretold:.1f} GB).')
     return [('lead', lead), how]
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from fastcore.basics import patch
 import fastseg
-from .settings import FastsegError, read_json, write_json
+from .settings import FastsegError, mark, read_json, write_json, writing
 from .plan import Plan
 from .model import build_model, load_tensors, require_numbers, run_as, save_tensors, set_weights
 from .machine import computes, device_of
@@ -179,12 +179,22 @@ def find_run(
     folder = Path(folder)
     if (folder/'run.json').exists():
         run = Run.load(folder)
-        other = difference(run.record.identity, identity)
+        other = _other_thing(run.record, identity)
         if not other: return run
         kind = 'a finished' if run.record.status == 'trained' else 'an unfinished'
-        fix = 'choose another --out, or delete that run'
-        raise FastsegError(f'{kind} run in {folder} with another {other}', 'the same terms to go on with it', fix)
+        found = f'{kind} run in {folder} with another {other}'
+        raise FastsegError(found, 'the same terms to go on with it', 'choose another --out, or delete that run')
     require_free(folder, ('plan.json', 'split.json')) # what a run that was killed while it began leaves behind
+
+def _other_thing(record, identity) -> str: # '' if nothing is
+    "What is another than in a record: 'seed (0, and not 1)'"
+    other = difference(record.identity, identity)
+    if not other: return ''
+    made = record.environment.get('fastseg')
+    if made != fastseg.__version__: return f'version of fastseg ({made})' # which is part of a plan's mark
+    if other == 'plan': return other # which is known by its mark
+    old, new = (str(o.get(other))[:60] for o in (record.identity, identity))
+    return f'{other} ({old}, and not {new})'
 
 # %% ../nbs/24_run.ipynb #sd000002
 def require_same_data(
@@ -205,7 +215,7 @@ def run_lock(
     "Only one process at a time may work on a run; a second one is told"
     from filelock import FileLock, Timeout
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder/'.lock')
     try: lock.acquire(timeout=0)
     except Timeout:
@@ -239,15 +249,17 @@ def keep_record(
     kept = {k: v for k, v in record.items() if k not in ('identity', 'data', 'status', 'command')} # no paths
     cases = dict(zip(('trained', 'scored'), map(len, run.cases)))
     kept.update(plan=plan, cases=cases, mean=scores['mean'], per_label=scores['per_label'])
-    kept['terms'] = {k: v for k, v in record['terms'].items() if k != 'split'}
-    name = f'{run.record.task}_fold{record["terms"]["fold"]}_seed{record["terms"]["seed"]}.json'
-    return write_json(Path(folder)/name, kept)
+    terms = dict(record['terms'])
+    split = terms.pop('split', None)
+    if split: terms['fold'] = None
+    kept['terms'], where = terms, f'split{mark(split)}' if split else f'fold{terms["fold"]}'
+    return write_json(Path(folder)/f'{run.record.task}_{where}_seed{terms["seed"]}.json', kept)
 
 # %% ../nbs/24_run.ipynb #ad9b7a22
 def _rounded(mean) -> dict: # Dice and HD95; of numbers and classes whatever they are scored by
     "Means for a table"
     shown = {k: v for k, v in mean.items() if k != 'nsd'}
-    return {k: round(v, 2 if k == 'hd95_mm' else 3) for k, v in shown.items()}
+    return shown | {k: round(v, 2 if k == 'hd95_mm' else 3) for k, v in shown.items() if v is not None}
 
 def records_table(
     folder, # with records as `keep_record` writes them

@@ -227,6 +227,7 @@ class Peak:
     def __enter__(self):
         import psutil
         self.process, self.done = psutil.Process(), Event()
+        if self.is_card: _cuda().init() # in a new process nothing has asked for the card yet
         self.before = self.top = self.now()
         self.watcher = Thread(target=self._watch, daemon=True)
         if self.is_card: _cuda().reset_peak_memory_stats(self.device) # CUDA keeps the peak itself

@@ -288,7 +288,7 @@ def _score_text(
 ) -> str: # 'PZ  Dice 0.87, 12.1 ml of 12.9'
     "A label and its scores in one line"
     if not score: return name
-    parts = [f'Dice {score["dice"]:.2f}'] if 'dice' in score else []
+    parts = [f'Dice {score["dice"]:.2f}'] if score.get('dice', np.nan) >= 0 else [] # undefined where all is absent
     if {'prediction_ml', 'target_ml'} <= set(score):
         parts.append(f'{score["prediction_ml"]:.1f} ml of {score["target_ml"]:.1f}')
     return f'{name}  ' + ', '.join(parts)
@@ -421,7 +421,7 @@ def _name_worst(ax, y, rows, metric): # y: height of the strip; rows: table of o
 def _score_table(scores, metric): # `Scores` or its table; a column that is needed
     "The rows of a table of scores in which a metric is defined"
     table = getattr(scores, 'table', scores)
-    if metric in table: return table.dropna(subset=[metric])
+    if metric in table: return table.dropna(subset=[metric]).reset_index(drop=True)
     expected = f'one of {", ".join(map(str, table.columns))}'
     raise FastsegError(f'no column {metric!r} in the scores', expected, 'name another metric')
 

@@ -85,7 +85,8 @@ def _busiest(
     for k in np.unique(mask[mask > 0]):
         inside = mask == k
         for axis in range(3): total[axis] += _per_slice(inside, axis)/inside.sum()
-    return tuple(int(np.flatnonzero(o == o.max()).mean()) for o in total)
+    most = [np.flatnonzero(o == o.max()) for o in total] # several slices may show as much
+    return tuple(int(o[(len(o) - 1)//2]) for o in most)
 
 # %% ../nbs/07_slices.ipynb #56712fc9
 def _around(inside, axis, more): # bool [x,y,z]; 0, 1 or 2; slices to add on both sides
@@ -258,6 +259,7 @@ def grey_window(
     is_flat = not values.size or values.min() == values.max()
     body = [0, 1] if is_flat else values[values > values.min()]
     black, white = np.percentile(body, (.5, 99.5))
+    if black == white: black = values.min() # one value on an even ground
     return float(black), float(max(white, black + 1e-6))
 
 # %% ../nbs/07_slices.ipynb #d50779be

@@ -72,4 +72,4 @@ def has_directions(
     "Can left, right, front and back in this file be trusted to have been written on purpose?"
     matrix = np.asarray(affine, float)
     bare = np.diag(np.diag(matrix))
-    return not (np.allclose(matrix, bare, atol=1e-6) and (np.diag(matrix) > 0).all())
+    return not np.allclose(matrix, bare, atol=1e-6) # also with a minus, as SimpleITK writes what knows nothing

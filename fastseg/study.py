@@ -576,7 +576,7 @@ def keep(self:Study,
 # %% ../nbs/35_study.ipynb #85e76841
 def _demo_tasks(base, seed):
     "Phantoms of Hippocampus and Heart"
-    return [Task.from_folder(make_phantom(TASKS[key], base/'data', n_train=n, n_test=2, seed=seed))
+    return [Task.from_folder(make_phantom(TASKS[key], base/f'data{seed}', n_train=n, n_test=2, seed=seed))
         for key, n in (('04', 20), ('02', 10))]
 
 # %% ../nbs/35_study.ipynb #fc4b4244

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from .settings import FastsegError, data_path, fits_disk, mark, read_json
@@ -86,8 +87,13 @@ class Task:
     asks: str='voxels' # or 'number', 'class': see `QUESTIONS`
     column: str='' # of targets.csv, if a number is asked for
     known: tuple[str, ...]=() # other columns: numbers that the network is told beside the scan
-    @property
-    def is_ct(self): return any(map(is_ct, self.modalities))
+    @cached_property
+    def by_name(self): return {o.name: o for o in (*self.test, *self.train)} # so that 100,000 are found quickly
+
+# %% ../nbs/02_task.ipynb #cm020001
+def _is_ct(task): return any(map(is_ct, task.modalities))
+
+Task.is_ct = property(_is_ct)
 
 # %% ../nbs/02_task.ipynb #61cc6066
 def _case_of(
@@ -95,8 +101,7 @@ def _case_of(
     name: str, # of a training or test case
 ) -> Case:
     "The case of that name"
-    found = [o for o in (*task.train, *task.test) if o.name == name]
-    if found: return found[0]
+    if name in task.by_name: return task.by_name[name]
     expected = f'one of {len(task.train)}, such as {", ".join(o.name for o in task.train[:3])}'
     raise FastsegError(f'no case {name!r} in {task.folder_name}', expected, 'correct the name')
 
@@ -167,7 +172,7 @@ def _base(
     "What the name of a folder tells"
     found = re.fullmatch(r'(?:Task|Dataset)(\d+)_(.+)', root.name, re.I)
     number, name = (int(found[1]), found[2]) if found else (0, root.name)
-    known = (o for o in TASKS.values() if o.name.lower() == name.lower() and number in (0, o.number))
+    known = (o for o in TASKS.values() if o.name.lower() == name.lower() and number == o.number)
     return next(known, Task(number, name, root.name, (), {}, 0, 0))
 
 # %% ../nbs/02_task.ipynb #81f42009
@@ -182,9 +187,17 @@ def label_names(
         expected = 'a name and a whole number per label (no regions)'
         raise FastsegError(f'"labels" {found!r}', expected, fix) from None
     if 0 not in labels or len(labels) < 2 or min(labels) < 0 or max(labels) > 255:
-        raise FastsegError(f'"labels" {found!r}', 'background as 0, another label, and none above 255', fix)
+        raise FastsegError(f'"labels" {found!r}', 'background as 0, another, and none above 255', fix)
+    _require_drawn(labels)
     if len(labels) == len(found) == len(set(labels.values())): return dict(sorted(labels.items()))
     raise FastsegError(f'"labels" {found!r}', 'each number and each name once', fix)
+
+# %% ../nbs/02_task.ipynb #cm020002
+def _require_drawn(labels):
+    "An error if a number stands for what nobody has drawn, as nnU-Net's *ignore* does"
+    if 'ignore' not in labels.values(): return
+    fix = 'draw these scans fully, or leave them out'
+    raise FastsegError(f'"labels" {labels!r}', 'structures only (no "ignore")', fix)
 
 def _label_pair(
     key, value, # an entry of "labels": which of the two is the number depends on who wrote it
@@ -347,13 +360,18 @@ def place_and_column(
 ) -> tuple: # (folder as it was given, what stands behind #, or '')
     "Which folder is meant, and which number is asked for; a folder may have a # in its own name"
     place, _, column = str(path).rpartition('#')
-    if not place or Path(path).expanduser().exists(): return path, ''
+    if not place or not fits_disk(path) or _home_of(path).exists(): return path, ''
     return place, column
+
+def _home_of(path) -> Path:
+    "A path with ~ resolved, if there is such a home"
+    try: return Path(path).expanduser()
+    except RuntimeError: return Path(path)
 
 def _place_of(path) -> tuple: # (resolved folder, column)
     "Where the scans are, and which number is asked for"
     place, column = place_and_column(path)
-    return Path(place).expanduser().resolve(), column
+    return _home_of(place).resolve(), column
 
 def _place(task) -> str: # to find it again
     "The folder of a task, the number that is asked for, and what is known"
@@ -411,14 +429,15 @@ def _require_answers(cases, column, known, path):
         numbers = {column: case.target, **dict.fromkeys(known), **dict(case.known)}
         for name in [name for name, number in numbers.items() if number is None]:
             found = f'no {name} of case {case.name} in {path}'
-            raise FastsegError(found, 'a number', 'add it, or leave out the case')
+            raise FastsegError(found, 'a number such as 120.5, with a point', 'add it, or leave out the case')
 
 # %% ../nbs/02_task.ipynb #ta000008
 def _holds_pictures(root) -> bool:
     "Is a place a folder of pictures, or an archive of them, and not one of scans?"
     if archive_of(root).is_file(): return root.suffix == '.tar'
     is_of_scans = any((root/o).exists() for o in ('dataset.json', 'imagesTr', 'labelsTr')) or any(root.glob('*.nii*'))
-    return not is_of_scans and len(pictures_in(root)) > 0
+    holds_tasks = any(root.glob('*/dataset.json'))
+    return not is_of_scans and not holds_tasks and len(pictures_in(root)) > 0
 
 def _picture_task(
     root: Path, # a folder or a tar archive, with a folder of pictures for each class
@@ -431,7 +450,8 @@ def _picture_task(
     if (table := root/'targets.csv').is_file(): cases = _with_who(cases, read_targets(table), table)
     for name, n in Counter(o.name for o in cases).items():
         if n > 1: raise FastsegError(f'two pictures named {name} in {root}', 'every name once', 'rename one of them')
-    return Task(0, root.stem, root.stem, ('red', 'green', 'blue'), labels, len(cases), 0, root=root,
+    name = root.stem if root.is_file() else root.name # without .tar; a folder may have a dot in its name
+    return Task(0, name, name, ('red', 'green', 'blue'), labels, len(cases), 0, root=root,
         train=tuple(cases), asks='class')
 
 # %% ../nbs/02_task.ipynb #0ed92e34
@@ -482,24 +502,29 @@ def _find_task(
 ) -> Task: # with its cases if the folder is on this machine, else the facts with root None
     "A task by number, name or folder"
     if isinstance(name, Task): return name
+    if not fits_disk(name): raise FastsegError('a name no disk can hold', 'a task', 'correct it')
     for word, column in dict.fromkeys([(str(name), ''), tuple(map(str, place_and_column(name)))]):
         known = None if isinstance(name, Path) else cls.facts(word)
         for folder in homes_of(word, known):
             is_there = folder.is_dir() or folder.suffix == '.tar' and folder.is_file()
             if is_there and word.strip(): return cls.from_folder(f'{folder}#{column}' if column else folder)
-    if known: return known
+    return known or _refuse_name(name)
+
+def _refuse_name(name):
+    "Say which names there are"
     names = ', '.join(f'{o.number} {o.name}' for o in TASKS.values())
     expected = f'one of {names}, or a folder with dataset.json'
     raise FastsegError(f'no task or folder {str(name)!r}', expected, 'correct the name')
 
 Task.find = classmethod(_find_task)
 
+# %% ../nbs/02_task.ipynb #cm020003
 def homes_of(
     word: str, # a path, or the name of a task
     known: Task|None, # the task, if it is one of the ten
 ) -> list: # of folders
     "Where the folder of a task may be: below data_path first if it is one of the ten"
-    here = [Path(word).expanduser()]
+    here = [_home_of(word)]
     try: home = [data_path()/(known.folder_name if known else word)]
     except FastsegError: home = [] # no settings.ini: fine, unless the folder is needed
     return home + here if known else here + home

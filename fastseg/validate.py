@@ -105,7 +105,8 @@ def score_pieces(
             for k in numbers:
                 both = dict(before=dice(drawn == k, truth == k), after=dice(alone == k, truth == k))
                 rows.append(dict(case=name, label=k, **both))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=['case', 'label', 'before', 'after'])
+    return table.groupby(['case', 'label'], as_index=False).mean() # several networks may have drawn the same cases
 
 # %% ../nbs/26_validate.ipynb #pc000006
 def _choose_largest(

@@ -36,6 +36,13 @@ def run_notebook(path, env, said, minutes=10): # `said`: a file for what it prin
     if process.is_alive(): process.kill()
     assert process.exitcode == 0, said.read_text()[-6000:]
 
+@pytest.fixture(scope='session', autouse=True)
+def own_places(tmp_path_factory):
+    "Nothing goes into the clone, and nothing that an earlier session has kept is believed."
+    with pytest.MonkeyPatch.context() as places:
+        for o in 'MODELS', 'RESULTS': places.setenv(f'FASTSEG_{o}_PATH', str(tmp_path_factory.mktemp('places')/o.lower()))
+        yield
+
 @pytest.fixture(scope='session')
 def real_data():
     "The folder with real cases in MSD layout: FASTSEG_TEST_DATA, else ../shared/data; without it the test is skipped."

@@ -214,7 +214,7 @@ def test_bad_numbers(volumes, run_of, home, capsys):
     one_line(capsys, ['baseline', f'{root}#anterior_ml', '--minutes', 1], 'no anterior_ml of case', 'a number')
     assert main(['check', f'{root}#anterior_ml']) == 1 and 'no anterior_ml in targets.csv' in capsys.readouterr().out
     (root/'targets.csv').write_text('name\n1\n')
-    one_line(capsys, ['plan', f'{root}#anterior_ml'], 'without rows or "case"')
+    one_line(capsys, ['plan', f'{root}#anterior_ml'], 'with the columns name')
     run = run_of('number', volumes)
     one_line(capsys, ['predict', run.folder, f'{root}/imagesTr', '--out', home/'folder'], 'a table, .csv or .json')
     assert not (home/'folder').exists()

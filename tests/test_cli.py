@@ -135,3 +135,43 @@ def test_lesions_are_counted(phantoms, capsys):
     assert f'Anterior: {n} of {n} lesions found, 0 of {n} drawn pieces invented' in capsys.readouterr().out
     assert main(['evaluate', labels, labels, '--lesions', 'tumour']) == 2
     one_line(capsys.readouterr().err, "no label 'tumour'", 'Anterior, Posterior')
+
+def heard(monkeypatch, place, line): # arguments, and those with a name
+    "What a function is called with when the command says a line"
+    calls = []
+    monkeypatch.setattr(place, lambda *args, **more: calls.append((args, more)) or [])
+    assert main(line.split()) == 0
+    return calls[0]
+
+def test_options_of_baseline_arrive(monkeypatch):
+    from fastseg.record import Terms
+    line = 'baseline x --fold 3 --seed 7 --epochs 2 --processes 2'
+    (task, terms), more = heard(monkeypatch, 'fastseg.baseline.train_baseline', line)
+    assert (task, terms, more['processes']) == ('x', Terms(epochs=2, seed=7, fold=3), 2)
+    assert heard(monkeypatch, 'fastseg.baseline.train_members', 'baseline x --members 3')[1]['members'] == 3
+    heard(monkeypatch, 'fastseg.baseline.train_folds', 'baseline x --fold all')
+
+def test_options_of_transfer_arrive(monkeypatch):
+    from fastseg.trials import Design
+    line = 'transfer a b --labels 4 --folds 0 1 --until-decided --controls --cluster slurm:gpu --device cuda'
+    _, more = heard(monkeypatch, 'fastseg.study.transfer', line)
+    assert more['design'] == Design((4,), (0, 1), tuple(range(12)), 'half', 2)
+    assert more['controls'] and more['cluster'] == 'slurm:gpu'
+    _, more = heard(monkeypatch, 'fastseg.study.transfer', 'transfer a b --plan --workers 2 --test others')
+    assert more['design'] == Design((None,), (), tuple(range(6)), 'others', 1)
+    assert more['only_plan'] and more['workers'] == 2
+
+def test_options_of_predict_and_bench_arrive(monkeypatch):
+    _, more = heard(monkeypatch, 'fastseg.predict.predict', 'predict r i --out o --no-flips --probabilities --device cpu')
+    assert more == dict(device='cpu', flips=False, probabilities=True)
+    _, more = heard(monkeypatch, 'fastseg.bench.bench', 'bench x --reach .8 --beside')
+    assert more['reach'] == .8 and more['beside']
+
+@pytest.mark.parametrize('line', ['predict r i --out o.csv --probabilities', 'predict r i --out o.csv --dicom-seg',
+    'transfer a b --plan --quiet'])
+def test_options_that_contradict_each_other(line, capsys):
+    assert main(line.split()) == 2
+    one_line(capsys.readouterr().err, line.split()[-1], 'leave')
+
+def test_the_beginning_of_an_option_is_not_the_option(capsys):
+    assert stopped(['transfer', 'a', 'b', '--seed', '3'], capsys)[0] == 2

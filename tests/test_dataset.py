@@ -96,7 +96,7 @@ def get(server, tmp_path):
 def refused(get, match, **kw):
     "The download fails in one line and leaves no task folder."
     with pytest.raises(FastsegError, match=match) as e: get(**kw)
-    assert '\n' not in str(e.value) and not (get.root/'Task04_Hippocampus').exists() and not list(get.root.glob('*.unpacking'))
+    assert all((e.value.found, e.value.expected, e.value.fix)) and not (get.root/'Task04_Hippocampus').exists() and not list(get.root.glob('*.unpacking'))
 
 def test_download(get, server):
     folder = get()

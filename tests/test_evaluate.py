@@ -28,7 +28,7 @@ def pair(tmp_path):
     return write(tmp_path/'pred', {n: np.roll(a, 1, 0) for n, a in targets.items()}), write(tmp_path/'task'/'labelsTr', targets)
 
 
-def one_line(error): return '\n' not in str(error.value) and str(error.value).startswith('found ')
+def one_line(error): return all((error.value.found, error.value.expected, error.value.fix))
 
 
 @pytest.mark.parametrize('spacing', [(1., 1., 1.), (.5, .5, 3.), (1.25, 1.25, 1.37)])

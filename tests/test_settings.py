@@ -41,5 +41,8 @@ def test_write_json(tmp_path):
     import numpy as np
     path = write_json(tmp_path/'new'/'a.json', {'a': np.float32(1), 'b': np.arange(2), 'c': [float('inf')], 'd': 'µ', 'e': True})
     assert read_json(path) == {'a': 1.0, 'b': [0, 1], 'c': [None], 'd': 'µ', 'e': True}
-    assert path.stat().st_mode & 0o400 and [o.name for o in path.parent.iterdir()] == ['a.json']
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask # colleagues may read it
+    assert [o.name for o in path.parent.iterdir()] == ['a.json']
     with pytest.raises(FastsegError, match='cannot be written'): write_json(path/'below-a-file.json', {})

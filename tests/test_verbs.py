@@ -45,7 +45,7 @@ CALLS = [f'check {TASK}', f'check {TASK} --json', 'check pictures', f'plan {TASK
     f'transfer run {TASK} --labels 2 --steps 1 --seeds 0 1 --test 2', f'transfer run {TASK} --plan --minutes 1',
     f'predict run {TASK}/imagesTr --out new --device cpu', 'predict run series --out new --no-flips',
     f'predict run {TASK} --out new --probabilities', f'evaluate {TASK}/labelsTr {TASK}/labelsTr --out new.json',
-    f'evaluate run/predictions {TASK}/labelsTr --lesions Anterior', 'evaluate answers.csv pictures --cases round_000',
+    f'evaluate {TASK}/labelsTr {TASK}/labelsTr --lesions Anterior', 'evaluate answers.csv pictures --cases round_000',
     'predict looks pictures --out new.csv', 'evaluate answers.csv pictures --cases round_000 --out new.json',
     'compare run other', 'compare run/scores.json other', f'bench {TASK} --seconds 1 --seeds 0', 'demo --minutes 1',
     f'download {TASK} --to new', 'tasks']
@@ -88,6 +88,14 @@ def precious(root): # path → content
     kinds = '*.nii.gz', '*.png', '*.dcm', '*.csv', '*.safetensors', 'dataset.json', 'run.json'
     files = [o for kind in kinds for o in root.rglob(kind) if o.is_file()]
     return {str(o.relative_to(root)): o.read_bytes() for o in files}
+
+READING = 'check', 'plan', 'predict', 'evaluate', 'compare', 'tasks'
+
+@pytest.mark.parametrize('line', [line for line in CALLS if line.split()[0] in READING])
+def test_a_call_as_it_stands(line, tree, here, monkeypatch, capsys):
+    shutil.copytree(tree, here)
+    monkeypatch.chdir(here)
+    assert main(line.split()) == 0, capsys.readouterr().err
 
 def test_a_call(tree, here, monkeypatch, capsys):
     kept, ends = precious(tree), Counter()
