@@ -18,7 +18,7 @@ from .fingerprint import fingerprint
 from .plan import Plan, make_plan, require_fits
 from .machine import device_of, fit_to_memory
 from .record import Terms, identity_of
-from .run import Run, find_run, require_free, require_same_data, run_lock
+from .run import Run, find_run, require_free, require_place, require_same_data, run_lock
 from .validate import keep_largest, pool_scores, score_run, score_together, undecided
 from .train import device_for, measure, train_run
 from .together import together
@@ -147,7 +147,7 @@ def train_baseline(
     out = Path(out) if out else run_folder(task, terms)
     if _is_finished(out):
         raise FastsegError(f'a finished run in {out}', 'a new folder', 'choose another --out, or delete that run')
-    if not (out/'run.json').exists(): require_free(out, ('plan.json', 'split.json'))
+    require_place(out)
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     if plan: plan = scaled_to(undecided(plan), task, terms.cases(task)[0])
     run = _train_and_score(task, terms, out, plan, wishes, processes)

@@ -169,7 +169,7 @@ def _compare(words):
 def _unlike_pieces(*runs): # list with a line, or without
     "Says so if islands were wiped away in one of two runs only: part of the gain may be due to that"
     from fastseg.plan import Plan
-    parts = [next(iter(sorted(Path(run).glob('*/plan.json'))), Path(run)/'plan.json') for run in runs] # of folds, too
+    parts = [min(Path(run).glob('*/plan.json'), default=Path(run)/'plan.json') for run in runs] # of folds, too
     plans = [Plan.load(path) for path in parts if path.is_file()]
     wiped = [{plan.labels[number] for number in plan.largest} for plan in plans]
     odd = sorted(wiped[0] ^ wiped[1]) if len(wiped) == 2 else []

@@ -64,9 +64,10 @@ def files_below(
     hidden: bool=False, # with those whose name, or whose folder's name, begins with a dot?
 ): # paths, one after the other
     "All files at any depth; folders that may not be opened are left out, links are followed right below the place"
-    for top in [where, *filter(_is_link_away, Path(where).glob('*'))]:
+    seen = lambda name: hidden or not name.startswith('.')
+    links = [o for o in Path(where).glob('*') if seen(o.name) and _is_link_away(o)]
+    for top in [where, *links]:
         for folder, inner, names in os.walk(top):
-            seen = lambda name: hidden or not name.startswith('.')
             inner[:] = filter(seen, inner)
             yield from (Path(folder)/o for o in filter(seen, names))
 

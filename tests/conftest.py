@@ -36,6 +36,12 @@ def run_notebook(path, env, said, minutes=10): # `said`: a file for what it prin
     if process.is_alive(): process.kill()
     assert process.exitcode == 0, said.read_text()[-6000:]
 
+def is_one_line(error): # a FastsegError
+    "Does it say in one line what was found, what was expected and what to do?"
+    said = str(error)
+    is_line = said.startswith('found ') and '; expected ' in said and '\n' not in said
+    return is_line and all((error.found, error.expected, error.fix))
+
 @pytest.fixture(scope='session', autouse=True)
 def own_places(tmp_path_factory):
     "Nothing goes into the clone, and nothing that an earlier session has kept is believed."

@@ -1,6 +1,7 @@
 "Folds are nnU-Net's; a download is whole and where it belongs, or it is not there."
 import errno, hashlib, http.server, json, shutil, sys, tarfile, threading, warnings
 import numpy as np, pytest
+from conftest import is_one_line
 from fastseg.dataset import archive_address, case_table, download, kfold, split
 from fastseg.settings import FastsegError, quiet
 from fastseg.task import TASKS, Task
@@ -96,7 +97,7 @@ def get(server, tmp_path):
 def refused(get, match, **kw):
     "The download fails in one line and leaves no task folder."
     with pytest.raises(FastsegError, match=match) as e: get(**kw)
-    assert all((e.value.found, e.value.expected, e.value.fix)) and not (get.root/'Task04_Hippocampus').exists() and not list(get.root.glob('*.unpacking'))
+    assert is_one_line(e.value) and not (get.root/'Task04_Hippocampus').exists() and not list(get.root.glob('*.unpacking'))
 
 def test_download(get, server):
     folder = get()

@@ -1,6 +1,7 @@
 "Scores against MONAI's own, against every fault in a folder, and on real cases"
 import json
 import nibabel as nib, numpy as np, pytest
+from conftest import is_one_line
 from fastseg.settings import FastsegError
 from fastseg.task import Task, load_label
 from fastseg.evaluate import Scores, evaluate, score_case
@@ -28,7 +29,7 @@ def pair(tmp_path):
     return write(tmp_path/'pred', {n: np.roll(a, 1, 0) for n, a in targets.items()}), write(tmp_path/'task'/'labelsTr', targets)
 
 
-def one_line(error): return all((error.value.found, error.value.expected, error.value.fix))
+def one_line(error): return is_one_line(error.value)
 
 
 @pytest.mark.parametrize('spacing', [(1., 1., 1.), (.5, .5, 3.), (1.25, 1.25, 1.37)])
