@@ -21,7 +21,7 @@ from .record import Terms, identity_of
 from .run import Run, find_run, require_free, require_place, require_same_data, run_lock
 from .validate import keep_largest, pool_scores, score_run, score_together, undecided
 from .train import device_for, measure, train_run
-from .together import together
+from .together import require_processes, together
 from .report import write_report
 
 # %% ../nbs/33_baseline.ipynb #b1fc49ed
@@ -200,6 +200,7 @@ def _scaled_to_all(plan, task, each):
 def _train_each(task, each, out, plan, spacing, memory, processes, known=()) -> list: # of Run
     "Runs of one plan, by name and terms, in a folder that holds nothing else; labels in one piece are so in all"
     require_free(out, ('plan.json', 'scores.json', *known, *each))
+    require_processes(processes, next(iter(each.values())).device) # now, and not after a plan was measured
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
     plan = _scaled_to_all(undecided(plan or _plan_for_all(task, each, out, wishes)), task, each)
     runs = [_train_part(task, terms, out/name, plan, wishes, processes) for name, terms in each.items()]

@@ -17,7 +17,7 @@ import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as 
 from fastai.data.core import DataLoaders
 
 # %% ../nbs/37_bench.ipynb #bi000001
-from .settings import FastsegError, Peak, plain, quiet, read_json, require_own
+from .settings import FastsegError, Peak, own_processes, plain, quiet, read_json, require_own
 from .settings import results_path, say, write_json
 from .task import Task, disk_size
 from .check import require_clean
@@ -388,11 +388,9 @@ def _in_process(
     *given, # to the function
 ): # what it returns
     "Calls a function in a new process"
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
     work = getattr(import_module('fastseg.bench'), name) # a new process finds it in a module, but not in a notebook
     silence = warnings.filterwarnings, ('ignore', '', FutureWarning) # those are for the authors of other packages
-    with ProcessPoolExecutor(1, get_context('spawn'), *silence) as pool: return pool.submit(work, *given).result()
+    with own_processes(1, *silence) as pool: return pool.submit(work, *given).result()
 
 def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
     "One training, in a new process"
@@ -402,8 +400,8 @@ def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
 # %% ../nbs/37_bench.ipynb #b9481edb
 _NOISE = """
 import os, sys
-path, block = sys.argv[1], os.urandom(2**24)
-while True:
+path, parent, block = sys.argv[1], int(sys.argv[2]), os.urandom(2**24)
+while os.getppid() == parent:
     with open(path, 'wb') as file:
         for _ in range(32): file.write(block)
         os.fsync(file.fileno())
@@ -418,7 +416,8 @@ def busy_disk():
     "Another program writes half a gigabyte and reads it again, without pause, while the `with` block runs"
     results_path().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=results_path()) as folder: # on the disk of the prepared cases
-        program = subprocess.Popen([sys.executable, '-c', _NOISE, f'{folder}/noise'])
+        words = f'{folder}/noise', str(os.getpid()) # if this one is killed, the other ends, too
+        program = subprocess.Popen([sys.executable, '-c', _NOISE, *words])
         try:
             yield program
             if program.poll() is None: return

@@ -9,6 +9,7 @@ __all__ = ['class_scores', 'only_largest', 'predict_array', 'save_label', 'scans
 # %% ../nbs/25_predict.ipynb #c5365df3
 import gzip, os, tempfile, time, warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -413,36 +414,19 @@ def _segment(
     models, plan, flips, # see `predict_array`
     out: Path, # folder for the label
     probabilities: bool, # also keep these?
-):
-    "The label of one scan, written; a DICOM series is written as NIfTI first"
+) -> partial: # what is still to be written
+    "The label of one scan; a DICOM series is written as NIfTI first"
     if case.image[0].is_dir():
         scan = from_dicom(case.image[0], out/'scans'/f'{case.name}.nii.gz')
         case = replace(case, image=(scan,))
     image, affine = _whole_scan(case)
     scores, way = _seen(models, image, affine, plan, flips)
     del image
-    save_label(_drawn(scores, way, plan), out/f'{case.name}.nii.gz', case.image[0])
-    if not probabilities: return
+    write = partial(save_label, _drawn(scores, way, plan), out/f'{case.name}.nii.gz', case.image[0])
+    if not probabilities: return write
+    write()
     shares = np.moveaxis(restore_scores(scores, way), 0, -1)
-    save_label(shares, out/'probabilities'/f'{case.name}.nii.gz', case.image[0])
-
-# %% ../nbs/25_predict.ipynb #sp000008
-def _segment_all(
-    cases, # of `Case`
-    draw, # writes the label of a case
-    done: _Done,
-) -> dict: # name of a case that could not be segmented → `FastsegError`
-    "Draws one label after the other; a bad scan does not stop the others"
-    todo, failed = done.begin(cases), {}
-    try:
-        for case in bar(todo):
-            try: draw(case)
-            except WriteError: raise # the next would fail, too
-            except FastsegError as e: failed[case.name] = e
-            except (MemoryError, RuntimeError) as e: failed[case.name] = _without_room(e, case)
-            else: done.add(case)
-    finally: done.end(todo)
-    return failed
+    return partial(save_label, shares, out/'probabilities'/f'{case.name}.nii.gz', case.image[0])
 
 # %% ../nbs/25_predict.ipynb #wr250001
 def _without_room(error, case) -> FastsegError:
@@ -450,6 +434,47 @@ def _without_room(error, case) -> FastsegError:
     if not is_out_of_memory(error): raise error
     fix = 'close other programs, or take another machine'
     return FastsegError(f'no memory for {case.name}', 'room for all of it', fix)
+
+@contextmanager
+def _noted(case, failed): # failed: name of a case → `FastsegError`
+    "What is wrong with one scan is told at the end"
+    try: yield
+    except WriteError: raise
+    except FastsegError as e: failed[case.name] = e
+    except (MemoryError, RuntimeError) as e: failed[case.name] = _without_room(e, case)
+
+# %% ../nbs/25_predict.ipynb #pe250004
+class _Pen:
+    "Writes one label while the next one is drawn"
+    def __init__(self, hand, done, failed): # a pool of one thread; `_Done`; see `_noted`
+        self.hand, self.open, self.done, self.failed = hand, None, done, failed
+    def take(self, case, write): # write: as `_segment` returns it
+        self.finish()
+        self.open = case, self.hand.submit(write)
+        if write.args[0].nbytes > 2**24: self.finish()
+    def finish(self):
+        if not self.open: return
+        (case, written), self.open = self.open, None
+        with _noted(case, self.failed):
+            written.result()
+            self.done.add(case)
+
+# %% ../nbs/25_predict.ipynb #sp000008
+def _segment_all(
+    cases, # of `Case`
+    draw, # draws the label of a case, and returns what is still to be written
+    done: _Done,
+) -> dict: # name of a case that could not be segmented → `FastsegError`
+    "Draws one label after the other; a bad scan does not stop the others"
+    todo, failed = done.begin(cases), {}
+    try:
+        with ThreadPoolExecutor(1) as hand:
+            pen = _Pen(hand, done, failed)
+            for case in bar(todo):
+                with _noted(case, failed): pen.take(case, draw(case))
+            pen.finish()
+    finally: done.end(todo)
+    return failed
 
 # %% ../nbs/25_predict.ipynb #an000002
 _SAID = {'number': lambda output: output, 'class': lambda output: output.softmax(1)} # what may be averaged
@@ -547,9 +572,8 @@ def _predict_answers(
     _require_once(cases)
     try:
         for case in bar(cases):
-            try: rows.append(dict(case=case.name, **_answer(case, models, plan, flips), by=by))
-            except FastsegError as e: failed[case.name] = e
-            except (MemoryError, RuntimeError) as e: failed[case.name] = _without_room(e, case)
+            with _noted(case, failed):
+                rows.append(dict(case=case.name, **_answer(case, models, plan, flips), by=by))
     finally: _write_rows(rows, out, len(rows) + len(failed) == len(cases))
     if failed: raise _failure(failed, len(cases))
     return out

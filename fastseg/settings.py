@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FastsegError', 'WriteError', 'import_extra', 'fits_disk', 'data_path', 'models_path', 'results_path',
            'Profile', 'profile', 'quiet', 'is_quiet', 'say', 'has_screen', 'bar', 'free_memory', 'Peak', 'cores',
-           'in_threads', 'writing', 'write_file', 'write_sealed', 'require_sealed', 'plain', 'write_json', 'read_json',
-           'require_own', 'mark']
+           'in_threads', 'own_processes', 'end_with_parent', 'writing', 'write_file', 'write_sealed', 'require_sealed',
+           'plain', 'write_json', 'read_json', 'require_own', 'mark']
 
 # %% ../nbs/00_settings.ipynb #ec3e61eb
-import configparser, hashlib, importlib, inspect, json, math, os, re, sys, time, zlib
-from concurrent.futures import ThreadPoolExecutor
+import configparser, hashlib, importlib, inspect, json, math, multiprocessing, os, re, sys, time, zlib
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -267,6 +267,28 @@ def in_threads(
 def _at_once(need, room) -> int: # bytes of one, bytes for all
     "How many are done at the same time"
     return max(1, min(cores(), int(room//max(need, 1))))
+
+# %% ../nbs/00_settings.ipynb #op000002
+def own_processes(
+    n: int, # processes
+    begin=None, # what each of them does first: a function of a module
+    given=(), # what that function is given
+) -> ProcessPoolExecutor:
+    "New processes that wait for work; they end with this one, even if it is killed"
+    return ProcessPoolExecutor(n, multiprocessing.get_context('spawn'), _begin_work, (begin, given))
+
+def _begin_work(begin, given):
+    "The first thing that a new process does"
+    end_with_parent()
+    if begin: begin(*given)
+
+def end_with_parent():
+    "Ends this process as soon as the one that has made it is gone"
+    parent = multiprocessing.parent_process()
+    def watch():
+        parent.join()
+        os._exit(1)
+    Thread(target=watch, daemon=True).start()
 
 # %% ../nbs/00_settings.ipynb #55a8c06e
 @contextmanager

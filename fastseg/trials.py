@@ -11,9 +11,10 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
-from .settings import FastsegError, cores, import_extra, mark, models_path, quiet, say
+from .settings import FastsegError, cores, import_extra, mark, models_path, own_processes, quiet, say
 from .task import Task, place_and_column
 from .check import duplicates
 from .dataset import require_room, size_text, split
@@ -281,12 +282,9 @@ def _in_worker(trial): return run_trial(trial, _DEVICE)
 
 def _in_workers(trials, workers, cards):
     "Folders in the order of the trials; each process keeps its card"
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-    spawn = get_context('spawn') # a forked process cannot use CUDA
-    numbers = spawn.Queue()
+    numbers = get_context('spawn').Queue()
     for i in range(workers): numbers.put(i % max(1, cards))
-    with ProcessPoolExecutor(workers, spawn, _settle, (numbers, cards > 0, workers)) as pool:
+    with own_processes(workers, _settle, (numbers, cards > 0, workers)) as pool:
         yield from pool.map(_in_worker, trials)
 
 # %% ../nbs/34_trials.ipynb #cl000003
