@@ -401,7 +401,7 @@ def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
 _NOISE = """
 import os, sys
 path, parent, block = sys.argv[1], int(sys.argv[2]), os.urandom(2**24)
-while os.getppid() == parent:
+while os.getppid() == parent: # else it was killed
     with open(path, 'wb') as file:
         for _ in range(32): file.write(block)
         os.fsync(file.fileno())
@@ -416,8 +416,7 @@ def busy_disk():
     "Another program writes half a gigabyte and reads it again, without pause, while the `with` block runs"
     results_path().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=results_path()) as folder: # on the disk of the prepared cases
-        words = f'{folder}/noise', str(os.getpid()) # if this one is killed, the other ends, too
-        program = subprocess.Popen([sys.executable, '-c', _NOISE, *words])
+        program = subprocess.Popen([sys.executable, '-c', _NOISE, f'{folder}/noise', str(os.getpid())])
         try:
             yield program
             if program.poll() is None: return
