@@ -183,11 +183,12 @@ def _pooled(runs, path):
     say(f'all five folds: {scores.summary()}')
     return scores
 
-def _plan_for_all(task, each, out, wishes):
+def _plan_for_all(task, each, out, wishes, processes):
     "The plan that the first of several runs has begun with, or a new one"
     path, terms = out/'plan.json', next(iter(each.values()))
     has_begun = any((out/name/'run.json').exists() for name in each)
     if path.exists() and has_begun: return Plan.load(path)
+    require_processes(processes, terms.device) # now, and not after the plan was measured
     plan, _ = measure(task, plan_baseline(task, terms.minutes, device=terms.device, **wishes), terms)
     return Plan.load(plan.save(path)) # with its arithmetic, so that all compute alike
 
@@ -200,9 +201,8 @@ def _scaled_to_all(plan, task, each):
 def _train_each(task, each, out, plan, spacing, memory, processes, known=()) -> list: # of Run
     "Runs of one plan, by name and terms, in a folder that holds nothing else; labels in one piece are so in all"
     require_free(out, ('plan.json', 'scores.json', *known, *each))
-    require_processes(processes, next(iter(each.values())).device) # now, and not after a plan was measured
     wishes = {} if plan else dict(spacing=spacing, memory=memory)
-    plan = _scaled_to_all(undecided(plan or _plan_for_all(task, each, out, wishes)), task, each)
+    plan = _scaled_to_all(undecided(plan or _plan_for_all(task, each, out, wishes, processes)), task, each)
     runs = [_train_part(task, terms, out/name, plan, wishes, processes) for name, terms in each.items()]
     (out/'scores.json').unlink(missing_ok=True) # written last, so that it says that all is done
     for run in keep_largest(runs, task): _report(run, task) # once more

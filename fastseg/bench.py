@@ -399,9 +399,15 @@ def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
 
 # %% ../nbs/37_bench.ipynb #b9481edb
 _NOISE = """
-import os, sys
-path, parent, block = sys.argv[1], int(sys.argv[2]), os.urandom(2**24)
-while os.getppid() == parent: # else it was killed
+import os, shutil, sys, threading
+path, block = sys.argv[1], os.urandom(2**24)
+def watch():
+    sys.stdin.read() # until whoever began this is gone
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+    os._exit(0)
+
+threading.Thread(target=watch, daemon=True).start()
+while True:
     with open(path, 'wb') as file:
         for _ in range(32): file.write(block)
         os.fsync(file.fileno())
@@ -416,7 +422,7 @@ def busy_disk():
     "Another program writes half a gigabyte and reads it again, without pause, while the `with` block runs"
     results_path().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=results_path()) as folder: # on the disk of the prepared cases
-        program = subprocess.Popen([sys.executable, '-c', _NOISE, f'{folder}/noise', str(os.getpid())])
+        program = subprocess.Popen([sys.executable, '-c', _NOISE, f'{folder}/noise'], stdin=subprocess.PIPE)
         try:
             yield program
             if program.poll() is None: return

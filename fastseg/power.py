@@ -119,5 +119,5 @@ def describe_power(
     least = f'{float(f"{margin:.2g}"):g}' # two digits, also of large numbers
     sizes = [(p, c) for c in (cases, 2*cases, 4*cases) for p in range(pairs, max(25, pairs + 1))]
     enough = next((o for o in sizes if smallest_gain(luck, *o, level=level) <= margin), None)
-    if enough is None: return f'{text}; {least} cannot be seen: {luck.in_the_way(pairs, cases)}'
+    if enough is None: return f'{text}; {least} cannot be seen: train longer, so that runs differ less'
     return f'{text}; for {least} it takes {enough[0]} pairs and {enough[1]} scored cases'

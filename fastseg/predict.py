@@ -470,9 +470,10 @@ def _segment_all(
     try:
         with ThreadPoolExecutor(1) as hand:
             pen = _Pen(hand, done, failed)
-            for case in bar(todo):
-                with _noted(case, failed): pen.take(case, draw(case))
-            pen.finish()
+            try:
+                for case in bar(todo):
+                    with _noted(case, failed): pen.take(case, draw(case))
+            finally: pen.finish() # also after Ctrl-C
     finally: done.end(todo)
     return failed
 

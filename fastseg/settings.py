@@ -283,8 +283,9 @@ def _begin_work(begin, given):
     if begin: begin(*given)
 
 def end_with_parent():
-    "Ends this process as soon as the one that has made it is gone"
+    "Ends this process soon after the one that has made it"
     parent = multiprocessing.parent_process()
+    if parent is None: return # nobody has
     def watch():
         parent.join()
         os._exit(1)

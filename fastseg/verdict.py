@@ -116,9 +116,10 @@ class Luck:
     def errors(self, pairs, cases): # what `squared_errors` would find on average
         rest = self.rest**2/(pairs*cases)
         return self.runs**2/pairs + rest, self.cases**2/cases + rest, rest
-    def in_the_way(self, pairs, cases): # what keeps an experiment of that size from deciding
+    def in_the_way(self, pairs, cases): # what would keep an experiment of that size from deciding
         by_pair, by_case, _ = self.errors(pairs, cases)
-        return 'train longer, so that runs differ less' if by_pair >= by_case else 'cases differ more than runs do'
+        if by_pair >= by_case: return 'train longer, so that runs differ less'
+        return 'what is left is mostly the luck of cases'
 
 # %% ../nbs/13_verdict.ipynb #v0000039
 def estimate_luck(
@@ -178,7 +179,7 @@ def _what_more(table, margin, level):
     if size := _size_that_decides(table, more_pairs, margin, level): return f'about {size[0]} pairs would decide'
     size = _size_that_decides(table, more_cases, margin, level)
     if size: return '{} pairs and {} scored cases would decide'.format(*size)
-    return f'neither more pairs nor more cases would decide soon: {estimate_luck(table).in_the_way(pairs, cases)}'
+    return f'neither more pairs nor more cases would decide soon: {estimate_luck(table).in_the_way(*more_cases[-1])}'
 
 # %% ../nbs/13_verdict.ipynb #v0000048
 def judge(
