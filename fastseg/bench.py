@@ -417,6 +417,7 @@ while True:
         while file.read(2**24): pass
 """
 
+# %% ../nbs/37_bench.ipynb #bd370001
 @contextmanager
 def busy_disk():
     "Another program writes half a gigabyte and reads it again, without pause, while the `with` block runs"
