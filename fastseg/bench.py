@@ -400,14 +400,13 @@ def _work(way, data, terms) -> dict: # what the way returns, and peak_memory_mb
 # %% ../nbs/37_bench.ipynb #b9481edb
 _NOISE = """
 import os, shutil, sys, threading
-path, block = sys.argv[1], os.urandom(2**24)
+path, block, is_alone = sys.argv[1], os.urandom(2**24), threading.Event()
 def watch():
     sys.stdin.read() # until whoever began this is gone
-    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
-    os._exit(0)
+    is_alone.set()
 
 threading.Thread(target=watch, daemon=True).start()
-while True:
+while not is_alone.is_set():
     with open(path, 'wb') as file:
         for _ in range(32): file.write(block)
         os.fsync(file.fileno())
@@ -415,6 +414,7 @@ while True:
         with open(path, 'rb') as file: os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     with open(path, 'rb') as file:
         while file.read(2**24): pass
+shutil.rmtree(os.path.dirname(path))
 """
 
 # %% ../nbs/37_bench.ipynb #bd370001
