@@ -451,7 +451,7 @@ class _Pen:
     def take(self, case, write): # write: as `_segment` returns it
         self.finish()
         self.open = case, self.hand.submit(write)
-        if write.args[0].nbytes > 2**24: self.finish()
+        if write.args[0].nbytes > 2**24: self.finish() # it is not held while another one is drawn
     def finish(self):
         if not self.open: return
         (case, written), self.open = self.open, None

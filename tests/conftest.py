@@ -5,11 +5,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-def _wait_for_no_disk():
-    "No test cuts the power: that files have reached the disk is not waited for, a fifth of the time of a short run."
-    os.fsync = lambda file: None
-
-_wait_for_no_disk()
+# No test cuts the power: that files have reached the disk is not waited for, a fifth of the time of a short run. (A
+# process that runs a notebook reads this file, too, since `_run_here` stands in it.)
+os.fsync = lambda file: None
 
 def run(*args, cwd=ROOT, env=None): # arguments for Python, e.g. '-c', 'print(1)'
     "What a new Python process prints; if it fails, the test fails with the end of what it said."
@@ -29,7 +27,6 @@ def _run_here(path, env, said, method):
     with open(said, 'w') as file:
         for stream in 1, 2: os.dup2(file.fileno(), stream)
     os.environ.update(env)
-    _wait_for_no_disk()
     import numpy as np
     from nbdev.test import test_nb
     np.random.seed() # a fork has the random numbers of its parent
