@@ -12,6 +12,7 @@ __all__ = ['PRECISIONS', 'NETWORKS', 'squeeze_voxels', 'unsqueeze_voxels', 'comp
 # %% ../nbs/21_model.ipynb #f5c14333
 import math, re, sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
@@ -505,8 +506,12 @@ def grad_cam(
     from monai.visualize import GradCAM
     inside, x = (model.net, model.seen(x)) if isinstance(model, Flat) else (model, x)
     names = {id(o): name for name, o in inside.named_modules()}
-    layers = {key: names[id(o)] for key, o in model_parts(model).items() if id(o) in names}
+    last = {key: o[-1] if type(o) is nn.ModuleList else o for key, o in model_parts(model).items()}
+    layers = {key: names[id(o)] for key, o in last.items() if id(o) in names}
     if part not in layers: raise FastsegError(f'part {part!r}', f'one of {", ".join(layers)}', 'choose an encoder')
+    inside = deepcopy(inside)
+    for module in inside.modules(): # none may write over what is looked at
+        if hasattr(module, 'inplace'): module.inplace = False
     plain = lambda seen: seen.detach().float().cpu() # MONAI's own runs from 1 to 0
     ask = GradCAM(inside, layers[part], postprocessing=plain)
     seen = ask(x, class_idx=answer)[0, 0]
