@@ -444,7 +444,7 @@ def _orders_of(
     return orders
 
 def _usual_orders(
-    orders: list, # from `_orders_of`, of all cases
+    orders, # from `_orders_of`, of all cases
 ) -> dict: # (value, other value, axis) → (1 or -1, cases), where at least five cases and nine in ten agree
     "The orders that nearly all cases have"
     many = Counter((key, way) for order in orders for key, way in order.items())
@@ -460,9 +460,9 @@ def _mirrored_rule(
 ): # yields `Finding`s
     "Cases whose structures lie the other way round than in the others"
     labels = [o.label for o in records if o.label and o.label.readable]
-    orders = [_orders_of(o.middles) for o in labels]
-    usual = _usual_orders(orders)
-    for label, order in zip(labels, orders):
+    usual = _usual_orders(_orders_of(o.middles) for o in labels)
+    for label in labels:
+        order = _orders_of(label.middles) # made again: a hundred structures have thousands of pairs
         for axis, words in enumerate(_SIDES):
             known = [key for key in order if key in usual and key[2] == axis]
             wrong = [key for key in known if order[key] != usual[key][0]]
@@ -743,7 +743,7 @@ def _note_of(
     about: str='', # what is noted, if not that it passed
 ) -> Path: # a JSON file that may not exist yet
     "Where it is noted that a folder passed; other files, labels or rules have another note"
-    stamps = [(_stamp(o), o.target, o.group, o.known) for o in (*task.train, *task.test)]
+    stamps = [(o.name, _stamp(o), o.target, o.group, o.known) for o in (*task.train, *task.test)]
     rules = [*_BENEATH, *CASE_RULES, *FOLDER_RULES, *ANSWER_RULES.values()]
     name = mark(stamps, task.labels, task.modalities, KINDS, code=rules)
     return results_path()/'preprocessed'/'checked'/f'{about}{name}.json'

@@ -388,14 +388,21 @@ def is_dicom(
     "Does a folder hold a DICOM series?"
     return len(_series_ids(folder)) > 0
 
-def _even_distances(
+# %% ../nbs/10_dataset.ipynb #i2000020
+def _numbers(reader, i, tag): return np.array([float(o) for o in reader.GetMetaData(i, tag).split('\\')])
+
+def _fault_of_steps(
     reader, # of a series that was read
-) -> bool:
-    "Do the slices of a series lie at equal distances?"
-    texts = [reader.GetMetaData(i, '0020|0032') for i in range(len(reader.GetFileNames()))]
-    places = np.array([[float(o) for o in text.split('\\')] for text in texts])
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    return len(steps) == 0 or bool(steps.max() - steps.min() <= .01*steps.max())
+) -> str: # '' if there is none
+    "What a volume cannot tell of the way from slice to slice: it is straight, and at right angles to a slice"
+    places = np.array([_numbers(reader, i, '0020|0032') for i in range(len(reader.GetFileNames()))])
+    steps = np.diff(places, axis=0)
+    if not len(steps): return ''
+    lengths = np.linalg.norm(steps, axis=1)
+    if lengths.max() - lengths.min() > .01*lengths.max(): return 'at unequal distances'
+    row, column = _numbers(reader, 0, '0020|0037').reshape(2, 3)
+    aside = steps - np.outer(steps@np.cross(row, column), np.cross(row, column))
+    return 'that stand askew, as with a tilted gantry,' if np.linalg.norm(aside, axis=1).max() > .01*lengths.max() else ''
 
 # %% ../nbs/10_dataset.ipynb #i2000009
 def _require_all(folder, names):
@@ -425,11 +432,13 @@ def _read_series(
 ): # SimpleITK image
     "The volume of a series, or a `FastsegError` if it is not whole"
     reader = _series_reader(folder)
-    try: image, is_even = reader.Execute(), _even_distances(reader)
+    try: image, fault = reader.Execute(), _fault_of_steps(reader)
     except (RuntimeError, ValueError) as e: raise _unreadable(folder, e) from None
-    if is_even: return image
-    found = f'slices of {folder} at unequal distances'
-    raise FastsegError(found, 'every slice of the series', 'look for the one that is missing')
+    if not fault: return image
+    is_tilted = 'askew' in fault
+    expected = 'slices at right angles to the table' if is_tilted else 'every slice of the series'
+    fix = 'let the scanner, or a DICOM tool, reformat the series' if is_tilted else 'look for the one that is missing'
+    raise FastsegError(f'slices {fault} in {folder}', expected, fix)
 
 # %% ../nbs/10_dataset.ipynb #i2000003
 def from_dicom(
@@ -462,6 +471,7 @@ def make_series(
     folder, # to be made
     spacing=(1., 1., 1.), # mm
     origin=(0., 0., 0.), # of the first voxel, mm; x to the patient's left and y to the back, as in DICOM
+    aside: float=0., # mm that each slice lies further to the back than the one before: a tilted gantry
 ) -> Path: # the folder
     "A DICOM series of an array, for tests and for trying things out"
     import SimpleITK as sitk
@@ -471,7 +481,7 @@ def make_series(
     for k in range(array.shape[2]):
         one = sitk.GetImageFromArray(np.ascontiguousarray(np.round(array[..., k]).T.astype(np.int16))[None])
         one.SetSpacing(spacing)
-        place = (*origin[:2], origin[2] + k*spacing[2])
+        place = (origin[0], origin[1] + k*aside, origin[2] + k*spacing[2])
         for tag, value in _tags_of(k, place, spacing[2]).items(): one.SetMetaData(tag, value)
         writer.SetFileName(str(folder/f'{k:04}.dcm'))
         writer.Execute(one)

@@ -6,6 +6,8 @@
 __all__ = ['Fingerprint', 'fingerprint']
 
 # %% ../nbs/17_fingerprint.ipynb #6278bab5
+import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import gcd
 import numpy as np
@@ -107,10 +109,13 @@ def _read_rows(
     rows = _kept_rows(store)
     stamps = {c.name: stamp(c) for c in task.train}
     todo = [c for c in task.train if rows.get(c.name, {}).get('stamp') != stamps[c.name]]
-    made = in_threads(lambda case: _row(case, task.labels), todo, disk_size)
-    for i, row in enumerate(bar(made, len(todo))):
-        rows[row['name']] = dict(row, stamp=stamps[row['name']])
-        if i % 20 == 19: write_json(store, rows)
+    later = time.monotonic() + 5
+    with closing(in_threads(lambda case: _row(case, task.labels), todo, disk_size)) as made:
+        for row in bar(made, len(todo)):
+            rows[row['name']] = dict(row, stamp=stamps[row['name']])
+            if (begun := time.monotonic()) < later: continue
+            write_json(store, rows)
+            later = time.monotonic() + max(5, 20*(time.monotonic() - begun)) # a long table is written more rarely
     if todo: write_json(store, rows)
     return rows
 

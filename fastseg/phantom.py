@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from .settings import FastsegError, read_json, write_json
-from .pictures import write_table
+from .pictures import read_targets, write_table
 from .task import TASKS, Task, load_label
 from .shapes import axis_ranges, box_between, ellipsoid, rotation, smooth_noise, tree_pieces, tube, tube_pieces
 from .anatomy import RECIPES

@@ -85,7 +85,16 @@ def pictures_in(
     elif where.suffix == '.tar' and where.is_file(): found = [where/o for o in _files_in(where)]
     else: found = [where]
     hidden = lambda path: any(part.startswith('.') for part in path.relative_to(where).parts)
-    return sorted(o for o in found if is_picture(o) and not hidden(o))
+    pictures = sorted(o for o in found if is_picture(o) and not hidden(o))
+    for path in pictures: _require_letters(str(path))
+    return pictures
+
+def _require_letters(name):
+    "An archive packed long ago may hold names that no table can be written with"
+    try: name.encode()
+    except UnicodeEncodeError:
+        found = name.encode('utf-8', 'backslashreplace').decode()
+        raise FastsegError(f'a picture {found}', 'a name in UTF-8', 'rename it, and pack it again') from None
 
 # %% ../nbs/01_pictures.ipynb #pi000025
 def picture_name(
@@ -119,7 +128,9 @@ def picture_bytes(
 def _pixels(picture): # float32 [H,W,3], 0 to 255
     "Red, green and blue of a picture; 16 bits become 8"
     import numpy as np
+    from PIL import ImageOps
     if picture.format == 'TIFF' and picture.n_frames > 1: raise ValueError('several pages')
+    picture = ImageOps.exif_transpose(picture) # a telephone says beside the pixels how it was held
     if picture.mode.startswith('I'): return np.repeat(np.asarray(picture, np.float32)[..., None]/257, 3, 2)
     if picture.mode == 'F': raise ValueError('32 bits a pixel; save it with 8 or 16')
     return np.asarray(picture.convert('RGB'), np.float32)

@@ -40,11 +40,12 @@ def _coarser(
     low = float(min(spacing))
     high = 8*float(max(spacing))
     if count(low) <= voxels*1.5: return spacing # nearly right already
+    while count(high) > voxels: high *= 2
     for _ in range(40): # halve the gap between too fine and coarse enough
         middle = (low + high)/2
         if count(middle) > voxels: low = middle
         else: high = middle
-    return np.maximum(spacing, round(high, 2))
+    return np.maximum(spacing, round(high, 2) or high)
 
 # %% ../nbs/18_plan.ipynb #12b9da21
 def _three_lengths(

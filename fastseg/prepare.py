@@ -8,12 +8,14 @@ __all__ = ['PREPARING', 'resize', 'strongest', 'resize_label', 'normalise', 'Way
 
 # %% ../nbs/19_prepare.ipynb #97b3f3f2
 import gc, json
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from safetensors import safe_open
 from .settings import FastsegError, bar, free_memory, in_threads, mark, require_sealed
 from .settings import results_path, write_sealed
+from .pictures import load_picture
 from .space import body_axes, from_ras, to_ras
 from .task import Case, Task, disk_size, stamp
 from .dataset import require_room
@@ -67,7 +69,8 @@ def normalise(
     for channel, rule in zip(image, rules):
         mean, std = _centre_and_width(channel, rule)
         channel -= mean
-        channel /= std if std > 1e-6 else 1 # one value everywhere: nothing to be scaled
+        is_flat = std <= max(1e-6, 1e-5*abs(mean)) # one value everywhere, but for what rounding makes of it
+        channel /= max(abs(mean), 1) if is_flat else std
     return image
 
 def _centre_and_width(
@@ -278,7 +281,7 @@ def with_known(
     return torch.cat([image, rows.expand(-1, *image.shape[1:])])
 
 # %% ../nbs/19_prepare.ipynb #5fb1a849
-PREPARING = [prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize, to_ras, body_axes] # an image
+PREPARING = [load_picture, prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize, to_ras, body_axes] # an image
 _CODE = [*PREPARING, resize_label, strongest, _prepare_label, _label_places, _prepare_case]
 
 def prepared_folder(
@@ -311,9 +314,9 @@ def preprocess(
     names = None if cases is None else set(cases)
     wanted = [c for c in task.train if names is None or c.name in names]
     todo = [c for c in wanted if not _is_fresh(c, path(c))]
-    jobs = in_threads(lambda case: _prepare_case(case, plan, path(case)), todo, disk_size)
-    for i, _ in enumerate(bar(jobs, len(todo))):
-        if i == 0: _require_room_for([c for c in todo if not path(c).exists()], todo[0], path(todo[0]))
+    with closing(in_threads(lambda case: _prepare_case(case, plan, path(case)), todo, disk_size)) as jobs:
+        for i, _ in enumerate(bar(jobs, len(todo))):
+            if i == 0: _require_room_for([c for c in todo if not path(c).exists()], todo[0], path(todo[0]))
     return folder
 
 def _require_room_for(

@@ -394,7 +394,8 @@ def _with_answers(
     task = replace(task, train=_with_who(task.train, rows, path), test=_with_who(task.test, rows))
     if not words: return task
     train, test = (tuple(_with_known(o, rows, known) for o in cases) for cases in (task.train, task.test))
-    train = tuple(replace(o, label=None, target=number_in(rows.get(o.name, {}), column)) for o in train)
+    answered = lambda o: replace(o, label=None, target=number_in(rows.get(o.name, {}), column))
+    train, test = tuple(map(answered, train)), tuple(map(answered, test))
     if strict: _require_answers(train, column, known, path)
     return replace(task, asks='number', column=column, known=tuple(known), folder_name=f'{task.folder_name}_{words}',
         shares=(), labels={0: column}, train=train, test=test)
