@@ -180,7 +180,7 @@ def _pooled(runs, path):
     "The scores of all cases, said and kept"
     scores = pool_scores(runs)
     scores.save(path)
-    say(f'all five folds: {scores.summary()}')
+    say(f'{len(runs)} folds together: {scores.summary()}')
     return scores
 
 def _plan_for_all(task, each, out, wishes, processes):

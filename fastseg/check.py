@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from .settings import FastsegError, bar, in_threads, is_quiet, mark, read_json
 from .settings import results_path, write_json
-from .space import orientation_of
+from .space import orientation_of, shift_between
 from .pictures import archive_of, files_below, is_picture, load_picture
 from .task import Case, Task, case_name, disk_size, homes_of, place_and_column, stamp, whole_file
 
@@ -257,11 +257,8 @@ def _shift(
     shape: tuple, # voxels (x, y, z)
 ) -> float: # voxels of `a`; 0 if one of the two is broken, which is another fault
     "How far two affines put the same corner apart, at worst"
-    import itertools
     if not (_letters(a) and _letters(b)) or np.allclose(a, b, rtol=1e-5, atol=1e-3): return 0.
-    ends = [(0, n - 1) for n in shape]
-    corners = np.array([(*o, 1) for o in itertools.product(*ends)]).T
-    return float(np.abs(np.linalg.solve(a, b @ corners) - corners).max())
+    return shift_between(a, b, shape)
 
 # %% ../nbs/09_check.ipynb #97e255ef
 def _in_mm(spacing): return '×'.join(f'{o:.4g}' for o in spacing) + ' mm'

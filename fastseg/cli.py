@@ -115,9 +115,18 @@ def _predict(words):
         raise FastsegError(found, 'a folder, for labels', 'leave the option out')
     how = dict(device=words.device, flips=not words.no_flips, probabilities=words.probabilities)
     if words.dicom_seg: series_in(words.images) # or say now that there is none
-    paths = predict(words.run, words.images, words.out, **how)
+    try: paths = predict(words.run, words.images, words.out, **how)
+    except FastsegError:
+        if words.dicom_seg: _write_drawn(words) # of the series that could be read
+        raise
     if words.dicom_seg: paths += as_dicom_seg(words.run, words.images, words.out)
     for path in paths: print(path)
+
+def _write_drawn(words):
+    "DICOM-SEG of those series that have a label"
+    from fastseg.predict import as_dicom_seg, series_in
+    drawn = [o for o in series_in(words.images) if Path(words.out, f'{o.name}.nii.gz').is_file()]
+    if drawn: as_dicom_seg(words.run, drawn, words.out)
 
 def _score_labels(words):
     "Scores of predicted labels"

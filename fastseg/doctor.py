@@ -23,8 +23,8 @@ class Line:
     def __str__(self): return f'{self.state:8} {self.what:12} {self.found}{self.mend and f"; {self.mend}"}'
 
 # %% ../nbs/39_doctor.ipynb #z0000012
-TESTED = dict(torch='2.15.0', torchvision='0.29.2', fastai='2.8.7', fastMONAI='0.12.0', monai='1.6.1', torchio='1.2.1',
-    nibabel='5.4.2', safetensors='0.8.0') # package → version, as in constraints.txt
+TESTED = dict(torch='2.15.0' if sys.version_info >= (3, 11) else '2.14.1', torchvision='0.29.2', fastai='2.8.7',
+    fastMONAI='0.12.0', monai='1.6.1', torchio='1.2.1', nibabel='5.4.2', safetensors='0.8.0') # as in constraints.txt
 _INSTALL = "pip install -c constraints.txt -e '.[dev]'"
 
 # %% ../nbs/39_doctor.ipynb #z0000014

@@ -13,7 +13,7 @@ from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
 from fastcore.basics import patch
 from .settings import FastsegError, read_json, require_own, write_json
-from .space import spacing_of
+from .space import orientation_of, shift_between, spacing_of
 from .task import case_name, label_names, label_numbers, load_label
 
 # %% ../nbs/11_evaluate.ipynb #992e8a28
@@ -431,10 +431,11 @@ def _listed(
     raise FastsegError(f'no {what} at {where}', f'a folder with the {what} (NAME.nii.gz)', 'check the path')
 
 def _nifti_files(
-    where, # a folder, a file, or a list of files
+    where, # a folder, a file, a list of files, or files by case name
     what: str, # 'predictions' or 'labels', for the error
 ) -> dict: # {case name: path}
     "NIfTI files by case name; what a Mac leaves behind (._NAME) is none"
+    if isinstance(where, dict): return where
     files = list(dict.fromkeys(_listed(where, what))) # a path that is named twice is one
     nifti = [o for o in files if o.name.endswith(('.nii', '.nii.gz')) and not o.name.startswith('._')]
     by_name = {case_name(o): o for o in nifti}
@@ -489,7 +490,7 @@ def _numbers_found(
 
 # %% ../nbs/11_evaluate.ipynb #ma110001
 def _matched(
-    predictions, targets, # folders of NAME.nii.gz, or lists of files
+    predictions, targets, # see `evaluate`
     labels, # {number: name}, or None to look beside the targets
     cases, # names, or None for every target
 ) -> tuple: # pairs of files by case, labels that are scored, and names of predictions without a target
@@ -511,9 +512,10 @@ def _load_pair(
         found = f'{prediction} of shape {p.shape}'
         raise FastsegError(found, f'{t.shape} as {target}', 'bring the prediction back to the grid of the scan')
     if not np.allclose(p_affine, t_affine, rtol=0, atol=1e-3):
-        off = float(np.abs(p_affine - t_affine).max())
-        found = f'{prediction} with an affine that differs by {off:.4g} mm from {target}'
-        raise FastsegError(found, 'the same affine within 0.001', 'save the prediction with the affine of its scan')
+        orientation_of(t_affine) # refuses one that is broken
+        off = shift_between(t_affine, p_affine, t.shape)
+        found, expected = f'{prediction} up to {off:.3g} voxels beside {target}', 'the same affine, within 0.1 voxels'
+        if off > .1: raise FastsegError(found, expected, 'save the prediction with the affine of its scan')
     return p, t, spacing_of(t_affine)
 
 # %% ../nbs/11_evaluate.ipynb #a27b4a2c
@@ -545,8 +547,8 @@ def _score_files(
 
 # %% ../nbs/11_evaluate.ipynb #1289af44
 def evaluate(
-    predictions, # folder of NAME.nii.gz, or list of files
-    targets, # folder of NAME.nii.gz, or list of files
+    predictions, # folder of NAME.nii.gz, list of such files, or {case name: file}
+    targets, # likewise
     *,
     out=None, # JSON file to write
     labels: dict=None, # {number: name}; default: from the dataset.json beside the targets, else the numbers found

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from .settings import FastsegError, WriteError, bar, free_memory, mark, read_json, require_own, write_file, write_json
-from .task import Case, Task, case_name, load_image, load_label, stamp
+from .task import Case, Task, case_name, load_image, load_label, place_and_column, stamp
 from .dataset import from_dicom, is_dicom, to_dicom_seg
 from .pictures import archive_of, is_picture, numbers_in, picture_name, pictures_in, read_targets
 from .evaluate import separate_pieces
@@ -177,13 +177,13 @@ def _series_in(
 
 # %% ../nbs/25_predict.ipynb #d2000014
 def scans_in(
-    where, # a file, a folder, a task's folder (its test cases), a Case, or a list of these
+    where, # a file, a folder, a task (its test cases), a Case, or a list of these
     channels: int=1, # files per scan if they end in _0000, _0001, …
 ) -> list: # of Case
     "The scans at a place, each with all its modalities"
     if isinstance(where, Case): return [where]
     if isinstance(where, (list, tuple)): return [scan for one in where for scan in scans_in(one, channels)]
-    if (Path(where)/'dataset.json').is_file(): return _test_cases(Task.from_folder(where, strict=False))
+    if task := _task_at(where): return _test_cases(task)
     if archive_of(where) != Path(where) or Path(where).suffix == '.tar': return _photos_in(Path(where))
     files = _scan_files(Path(where))
     if not files or is_picture(files[0]): return _others_in(Path(where))
@@ -205,6 +205,12 @@ def _photos_in(
     raise FastsegError(f'no picture in {where}', 'photographs, or an archive of them', 'check the path')
 
 # %% ../nbs/25_predict.ipynb #d20000a4
+def _task_at(where): # Task, or None
+    "The task that is meant: its folder, perhaps with # and columns, or one of the ten by its name"
+    place, _ = place_and_column(where)
+    if (Path(place)/'dataset.json').is_file(): return Task.from_folder(where, strict=False)
+    return Task.find(where) if Task.facts(where) and not Path(where).exists() else None
+
 def _test_cases(task):
     "The cases of a task that have no label; those whose scan is missing are told when they are read"
     if any(path.is_file() for case in task.test for path in case.image): return list(task.test)
@@ -294,11 +300,12 @@ def _whole_series(case):
 def _failure(
     failed: dict, # name of a scan → `FastsegError`
     n: int, # scans in all
+    done: str='segmented', # what could not be done with them
 ) -> FastsegError:
-    "One error for all scans that could not be segmented"
+    "One error for all scans with which something could not be done"
     first = next(iter(failed.values()))
     if n == 1: return first
-    found = f'{len(failed)} of {n} scans that cannot be segmented ({", ".join(failed)}): {first.found}'
+    found = f'{len(failed)} of {n} scans that cannot be {done} ({", ".join(failed)}): {first.found}'
     others = '; the others are done' if len(failed) < n else ''
     return FastsegError(found, first.expected, first.fix + others)
 
@@ -367,7 +374,7 @@ class _Done:
         code = [class_scores, _slide, _one_by_one, _probabilities, _looks, _mirrors, restore, only_largest, *PREPARING]
         self.by = mark(networks, flips, probabilities, plan.choices, code=code)
         self.scans, self.labels, self.saved = self.kept(_listed(out)), {}, time.monotonic() # labels: those of this call
-        self.stamps = {}
+        self.stamps, self.ours = {}, set(_listed(out)['labels'])
     def kept(self, listed): # only what the same networks did
         return listed['scans'] if listed['by'] == self.by else {}
     def has(self, case):
@@ -381,6 +388,11 @@ class _Done:
         self.scans[case.name] = self.stamps[case.name]
         self.labels[case.name] = _sum_of(self.out/f'{case.name}.nii.gz')
         if time.monotonic() - self.saved > 2: self.save()
+    def outdate(self, case): # what an earlier network has left beside its label
+        if case.name not in self.ours: return
+        series = [self.out/f'{case.name}.dcm'] if case.image[0].is_dir() else []
+        shares = [] if self.probabilities else [self.out/'probabilities'/f'{case.name}.nii.gz']
+        for path in (*series, *shares): path.unlink(missing_ok=True)
 
 # %% ../nbs/25_predict.ipynb #sp000007
 @patch
@@ -472,7 +484,10 @@ def _segment_all(
             pen = _Pen(hand, done, failed)
             try:
                 for case in bar(todo):
-                    with _noted(case, failed): pen.take(case, draw(case))
+                    with _noted(case, failed):
+                        write = draw(case)
+                        done.outdate(case)
+                        pen.take(case, write)
             finally: pen.finish() # also after Ctrl-C
     finally: done.end(todo)
     return failed
@@ -623,5 +638,5 @@ def as_dicom_seg(
             paths.append(to_dicom_seg(label, case.image[0], path, labels))
         except WriteError: raise
         except FastsegError as e: failed[case.name] = e
-    if failed: raise _failure(failed, len(cases))
+    if failed: raise _failure(failed, len(cases), 'written as DICOM-SEG')
     return paths

@@ -36,6 +36,7 @@ _HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewpo
 # %% ../nbs/27_report.ipynb #108ae071
 def _as_html(
     block, # text, (kind, text), a DataFrame or a figure
+    about: str, # what a figure shows, for those who cannot see it
 ) -> str:
     "One block of a page"
     if isinstance(block, str): return f'<p>{html.escape(block)}</p>'
@@ -45,15 +46,18 @@ def _as_html(
         return opening + html.escape(text) + closing
     if hasattr(block, 'to_html'): return block.to_html(border=0, float_format=lambda v: f'{v:.3f}')
     picture = b64encode(figure_to_png(block)).decode()
-    return f'<img alt="figure" src="data:image/png;base64,{picture}">'
+    return f'<img alt="{html.escape(about)}" src="data:image/png;base64,{picture}">'
 
 def html_page(
     title: str,
     blocks, # text, (kind, text), DataFrames and figures, in reading order
 ) -> str: # one page with everything inside
     "A page that needs no network: tables as HTML, figures as embedded PNG"
-    title = html.escape(title)
-    body = '\n'.join(map(_as_html, blocks))
+    parts, about = [], title
+    for block in blocks:
+        if isinstance(block, tuple) and block[0] == 'h2': about = block[1] # the heading above a figure says what it is
+        parts.append(_as_html(block, about))
+    title, body = html.escape(title), '\n'.join(parts)
     return f'{_HEAD}<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}</html>'
 
 # %% ../nbs/27_report.ipynb #8f33ed93
@@ -134,7 +138,9 @@ def _sentences(
     "What came out, and how it came about"
     record, (trained, scored) = run.record, run.cases
     terms, foretold = record.terms, record.forecast['memory_mb']/1024
-    lead = (f'Mean {mean_text(scores)} on {len(scored)} whole cases that were not trained on, '
+    which = 'that it was trained on too, so it says nothing about new ones' if set(trained) & set(scored) else \
+        'that were not trained on'
+    lead = (f'Mean {mean_text(scores)} on {len(scored)} whole cases {which}, '
         f'after {record.trained_minutes:.1f} minutes on {record.machine}.')
     where = 'a split of its own' if terms.get('split') else f'fold {terms["fold"]}'
     how = (f'{len(trained)} training cases, {where}, seed {terms["seed"]}, {record.steps} steps, '

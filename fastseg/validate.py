@@ -54,8 +54,8 @@ def _score_drawings(runs, task, cases, folder, device) -> Scores:
 
 def _scores_of(folder, task, cases) -> Scores:
     "Scores of labels that are drawn; rows say who was scanned, if several scans are of one person"
-    predictions = [_drawing(folder, case.name) for case in cases]
-    scores = evaluate(predictions, [case.label for case in cases], labels=task.labels)
+    predictions = {case.name: _drawing(folder, case.name) for case in cases}
+    scores = evaluate(predictions, {case.name: case.label for case in cases}, labels=task.labels)
     if any(case.group for case in cases):
         for row in scores.rows: row['group'] = task.case(row['case']).who
     return scores
@@ -206,7 +206,7 @@ def _kept_epochs(run) -> list: # of (row of the log, file)
 
 # %% ../nbs/26_validate.ipynb #va000006
 def agreement(
-    runs, # two at least, of one task
+    runs, # two at least, of one task, or their folders
     images, # a scan, a folder of scans, Cases, or a list of these
     out, # folder for the labels, a folder inside it for each run
     *,
@@ -215,6 +215,7 @@ def agreement(
     "How much several runs agree on scans without a truth"
     import pandas as pd
     if len(runs) < 2: raise FastsegError(f'{len(runs)} run', 'two at least', 'train another seed')
+    runs = [o if isinstance(o, Run) else Run.load(o) for o in runs]
     drawn = [predict(run, images, Path(out)/f'run{i}', device=device) for i, run in enumerate(runs)]
     if not drawn[0]: raise FastsegError('no scan', 'one at least', 'name a scan or a folder of scans')
     numbers = [number for number in runs[0].plan.labels if number]
