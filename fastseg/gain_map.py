@@ -9,6 +9,7 @@ __all__ = ['GainMap', 'gain_map', 'show_map', 'worth_in_steps']
 from dataclasses import dataclass, replace
 import numpy as np
 from .slices import Canvas
+from .compare import settled_together
 from .record import Terms
 from .worth import worth_of, worth_text
 from .run import place_of
@@ -48,13 +49,15 @@ def gain_map(
     *,
     steps=None, # lengths in steps, instead of minutes: another machine then repeats the same map
     schedule: str='all_at_once', # order of unfreezing; an `Arm` has its own
+    device: str|None=None, # 'cpu' or 'cuda'; None takes the best there is
     design: Design=Design(seeds=(0, 1, 2, 3)), # seeds, and which cases are kept apart
     **more, # spacing, plan, workers, cluster: see `run_study`
 ) -> GainMap: # of the first start; `found.of(name)` is that of another
     "The gain of a start on its twin, over numbers of labels and lengths of training"
     starts = source if isinstance(source, list) else [Arm('transfer', place_of(source), schedule)]
     arms = [SCRATCH, *starts]
-    budgets = [Terms(steps=n) for n in steps] if steps else [Terms(minutes=m) for m in minutes]
+    lengths = [dict(steps=n) for n in steps] if steps else [dict(minutes=m) for m in minutes]
+    budgets = [Terms(**length, device=device) for length in lengths]
     asked = dict(design=replace(design, counts=tuple(counts)), question='where does the start help?', **more)
     studies = [run_study(target, arms, terms=terms, **asked) for terms in budgets]
     return GainMap({study.info['steps']: study for study in studies}, starts[0].name)
@@ -104,8 +107,14 @@ def worth_in_steps(
     last, rows = found.lengths[-1], []
     useful = useful_from(found.studies[last].table)
     for count in found.counts:
-        curve = {steps: judged_table(found.studies[steps].scores_of(found.arm, count)) for steps in found.lengths}
-        scratch = judged_table(found.studies[last].scores_of('scratch', count))
+        tables = [found.studies[steps].scores_of(found.arm, count) for steps in found.lengths]
+        *tables, scratch = map(judged_table, _of_shared_pairs(*tables, found.studies[last].scores_of('scratch', count)))
+        curve = dict(zip(found.lengths, tables))
         text, interval = worth_text(worth_of(curve, scratch, last, useful), found.lengths, 'steps', in_all=True)
         rows.append(dict(labels=count, scratch=abs(np.nanmean(scratch)), start_needs=text, interval=interval))
     return pd.DataFrame(rows)
+
+def _of_shared_pairs(*tables): # one length may have been decided at its first look, and another at its second
+    "Tables settled together, of those pairs that all of them have"
+    shared = set.intersection(*(set(table.pair) for table in tables))
+    return [table[table.pair.isin(shared)] for table in settled_together(*tables)]

@@ -425,15 +425,16 @@ class Architecture:
     writes: str # pattern of the places whose tensors write the squeezed logits
     last: str # pattern of the places that begin anew if another number of answers is asked for
     is_told: bool=False # does it take numbers that are known besides the scan?
+    joins: str=r'(?!)' # pattern of the places whose tensors read two halves: what comes from below, and the skip
 
 _READS, _NONE, _LAST = r'stem\.conv[13]\.conv\.', r'(?!)', r'(fc|classifier|head|last_linear)\b'
-_HEADS = r'head\.|deep_supervision_heads\.'
+_HEADS, _JOINS = r'head\.|deep_supervision_heads\.', r'decoder\d+\.conv_block\.conv1\.conv\.'
 NETWORKS = dict(
-    unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    unet=Architecture(SqueezedUNet, _unet_parts, _unet_places, _READS, _HEADS, _HEADS, joins=_JOINS),
     unet_encoder=Architecture(SqueezedEncoder, _encoder_parts, _unet_places, _READS, _NONE, _HEADS, is_told=True),
-    slabs=Architecture(_slabs, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    slabs=Architecture(_slabs, _unet_parts, _unet_places, _READS, _HEADS, _HEADS, joins=_JOINS),
     perceiver=Architecture(_perceiver, _perceiver_parts, _same_places, _NONE, _NONE, _LAST),
-    slices=Architecture(_slices, _unet_parts, _unet_places, _READS, _HEADS, _HEADS),
+    slices=Architecture(_slices, _unet_parts, _unet_places, _READS, _HEADS, _HEADS, joins=_JOINS),
     deeplab=Architecture(_deeplab, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST))

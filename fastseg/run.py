@@ -261,7 +261,8 @@ def keep_record(
     split = terms.pop('split', None)
     if split: terms['fold'] = None
     kept['terms'], where = terms, f'split{mark(split)}' if split else f'fold{terms["fold"]}'
-    return write_json(Path(folder)/f'{run.record.task}_{where}_seed{terms["seed"]}.json', kept)
+    start = f'_from{mark(record["asked"])[:6]}' if record['asked'].get('source') else '' # beside its twin
+    return write_json(Path(folder)/f'{run.record.task}_{where}_seed{terms["seed"]}{start}.json', kept)
 
 # %% ../nbs/24_run.ipynb #ad9b7a22
 def _rounded(mean) -> dict: # Dice and HD95; of numbers and classes whatever they are scored by

@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from fastseg.settings import (FastsegError, mark, models_path, plain, profile, read_json, results_path, say,
+from fastseg.settings import (FastsegError, mark, models_path, plain, profile, quiet, read_json, results_path, say,
     write_json)
 from .task import TASKS, Task
 from .phantom import make_phantom
 from .check import require_clean
 from .question import QUESTIONS, load_scores, metrics_in, settled
-from .compare import Comparison, compare, compare_arms, show_gains
+from .compare import Comparison, compare, compare_arms, settled_together, show_gains
 from .power import describe_power, luck_of_pilot
 from .worth import worth_of, worth_text
 from .plan import Plan
@@ -26,6 +26,7 @@ from .machine import device_of
 from .record import Terms, data_sum, environment, epochs_of, require_seed
 from .run import Run, place_of, require_free
 from .predict import predict
+from .validate import task_of
 from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
 from .transfer import altered, load_source, weights_mark
@@ -68,16 +69,20 @@ def _kept_of(row) -> dict: # of a scored case and label
     "What a study keeps of a score"
     return {k: v for k, v in row.items() if k in _KEPT}
 
-@patch(as_prop=True)
-def table(self:Study):
-    "DataFrame with a row per run, case and label: arm, count, pair, case, label, name, and all scores"
+def _rows_of(study): # DataFrame
+    "A row per run, case and label, as they were scored"
     import pandas as pd
     rows = []
-    for run in self.runs:
+    for run in study.runs:
         same = {k: run[k] for k in ('arm', 'count', 'pair')}
         rows += [{**same, **_kept_of(row)} for row in run['scores']]
     table = pd.DataFrame(rows)
-    return settled(table.astype({metric.name: float for metric in metrics_in(table)}))
+    return table.astype({metric.name: float for metric in metrics_in(table)})
+
+@patch(as_prop=True)
+def table(self:Study):
+    "DataFrame with a row per run, case and label: arm, count, pair, case, label, name, and all scores, settled"
+    return settled(_rows_of(self))
 
 # %% ../nbs/35_study.ipynb #8ad0f144
 @patch
@@ -85,8 +90,8 @@ def scores_of(self:Study,
     arm:str, # name of an arm
     count:int|None=None, # labelled cases; None: the most
 ): # DataFrame as for `compare`
-    "The scores of one arm at one number of labels"
-    table, most = self.table, max(run['count'] for run in self.runs)
+    "The scores of one arm at one number of labels, not settled: that depends on what they are held against"
+    table, most = _rows_of(self), max(run['count'] for run in self.runs)
     if arm not in self.arms:
         raise FastsegError(f'no arm {arm!r} in the study', f'one of {", ".join(self.arms)}', 'correct the name')
     counts = sorted(set(table['count']))
@@ -234,15 +239,17 @@ def _begin_study(folder, question, task, asked, terms, machine) -> Study:
 # %% ../nbs/35_study.ipynb #e7517f65
 def _trials(study, task, arms, design, device) -> list:
     "All runs of a study: twins side by side, so that an interrupted study has pairs"
-    trials, plans = [], [study.plan.change(**arm.changes).choices for arm in arms]
+    trials = []
     for count in design.counts:
         pairs = draw_pairs(task, design, count)
         most = max(len({task.case(name).who for name in pair.train}) for pair in pairs) # all; folds may differ by one
         for pair in pairs:
             terms = Terms(steps=study.info['steps'], seed=pair.seed, device=device, fold=pair.fold,
                 split=(pair.train, pair.test))
-            for arm, plan in zip(arms, plans):
-                trials.append(Trial(arm, pair, count or most, study.info['data'], plan, study.info['timing'], terms))
+            with quiet(): plan = scaled_to(study.plan, task, pair.train) # a number's scale is learned as well
+            for arm in arms:
+                choices = plan.change(**arm.changes).choices
+                trials.append(Trial(arm, pair, count or most, study.info['data'], choices, study.info['timing'], terms))
     return trials
 
 # %% ../nbs/35_study.ipynb #53d6112f
@@ -269,7 +276,7 @@ def blocks(self:Study)->list: # for `html_page`
     "The study as text, tables and figures"
     results, means = self.results, self.means
     lead, *others = map(str, results)
-    blocks = [('lead', lead), *others, show_gains(results), ('h2', 'Arms'), means]
+    blocks = [('lead', lead), *self.info.get('warnings', []), *others, show_gains(results), ('h2', 'Arms'), means]
     if means['count'].nunique() > 1: blocks += [('h2', 'Labels'), show_label_curve(self.table), self.worth()]
     blocks += [('h2', 'Every metric and label')]
     for result in results: blocks += [f'{result.arm} against {result.twin}', result.table]
@@ -285,6 +292,8 @@ def _require_possible(task, arms, design, terms):
     if terms.epochs: raise FastsegError('a budget in epochs', 'minutes or steps', f'say steps={100*terms.epochs}')
     require_clean(task)
     _require_arms(arms, least=1)
+    if design.test == 'others' and None in design.counts[1:]:
+        raise FastsegError("all labels among the counts, with test='others'", 'numbers', 'say how many')
     for looks in (design, design.first_look):
         for count in design.counts: draw_pairs(task, looks, count)
 
@@ -293,6 +302,21 @@ def _study_folder(task, asked, terms, cluster):
     device = terms.device or 'any' if cluster else device_of(terms.device).type
     name = mark(asked, task.root.resolve(), device)
     return results_path()/'studies'/f'{task.folder_name}_{name}'
+
+# %% ../nbs/35_study.ipynb #kn350002
+def _files_of(task, names): return {path.resolve() for name in names for path in task.case(name).image}
+
+def _known_before(task, arms, trials) -> list: # sentences
+    "Which sources have learned from cases that are scored, as far as their runs can tell"
+    scored, told = _files_of(task, {name for trial in trials for name in trial.pair.test}), []
+    for arm in arms:
+        if not (arm.source and (Path(arm.source)/'run.json').exists()): continue
+        run = Run.load(arm.source)
+        try: known = scored & _files_of(task_of(run), run.cases[0])
+        except FastsegError: continue # its scans are not on this machine
+        if known: told.append(f'the source of {arm.name} has learned from {len(known)} of {len(scored)} scored scans: '
+            'a gain on these says nothing about new ones')
+    return told
 
 # %% ../nbs/35_study.ipynb #s2000010
 def _begun(target, arms, question, design, terms, spacing, plan, out, workers=None, cluster=None) -> tuple:
@@ -309,6 +333,8 @@ def _begun(target, arms, question, design, terms, spacing, plan, out, workers=No
         study = _begin_study(folder, question, task, asked, terms, _machine(wishes, terms, cluster))
     device = terms.device or study.info['device']
     trials = _trials(study, task, arms, design, device)
+    study.info['warnings'] = _known_before(task, arms, trials)
+    for warning in study.info['warnings']: say(warning)
     require_disk(trials, workers or 1)
     return study, _trials(study, task, arms, design.first_look, device), trials
 
@@ -335,7 +361,7 @@ def is_warming_up(
     log, # of a run: rows with patch_dice, if something is drawn
 ) -> bool:
     "Does the Dice of patches still rise by more than two points in the last fifth of a run?"
-    dice = [row['patch_dice'] for row in log if 'patch_dice' in row]
+    dice = [row['patch_dice'] for row in log if row.get('patch_dice') is not None]
     return len(dice) >= 5 and dice[-1] - dice[-1 - len(dice)//5] > .02
 
 def _pilot(trials) -> list:
@@ -359,12 +385,11 @@ def _n_pairs(trials): return len({trial.pair.name for trial in trials})
 def _power_of(runs, pairs, common, level) -> list: # from scratch; how many are to come; whom all runs have scored; …
     "What so many pairs can see, in one line; nothing if one person at most is scored by all"
     import pandas as pd
-    tables = [load_scores(run.folder/'scores.json').table for run in runs]
+    tables = settled_together(*(load_scores(run.folder/'scores.json').table for run in runs))
     judged = metrics_in(tables[0])[0]
-    whole = settled(pd.concat([table.assign(run=i) for i, table in enumerate(tables)]))
-    scores = [_case_means(table, judged.name) for _, table in whole[whole.case.isin(common)].groupby('run')]
-    if not scores or len(scores[0]) < 2: return []
-    scored = len(_case_means(whole[whole.run == 0], judged.name))
+    scores = [_case_means(table[table.case.isin(common)], judged.name) for table in tables]
+    if len(scores[0]) < 2: return []
+    scored = len(_case_means(tables[0], judged.name))
     return [describe_power(luck_of_pilot(scores), pairs, scored, judged.margin, level, judged.text)]
 
 # %% ../nbs/35_study.ipynb #s2000015
@@ -492,10 +517,10 @@ def worth(self:Study,
     table = self.table
     counts, useful = sorted(set(table['count'])), useful_from(table)
     arm = arm or self.results[0].arm
-    scratch = {n: judged_table(self.scores_of(self.twin, n)) for n in counts}
-    rows = []
-    for n in counts:
-        reached = judged_table(self.scores_of(arm, n))
+    tables = settled_together(*(self.scores_of(name, n) for name in (self.twin, arm) for n in counts))
+    curves = list(map(judged_table, tables))
+    scratch, rows = dict(zip(counts, curves)), []
+    for n, reached in zip(counts, curves[len(counts):]):
         text, interval = worth_text(worth_of(scratch, reached, n, useful), counts)
         rows.append({'labels': n, self.twin: abs(np.nanmean(scratch[n])), arm: abs(np.nanmean(reached)), 'worth': text,
             'interval': interval, 'verdict': self.against(arm, count=n).verdict})

@@ -60,10 +60,11 @@ def _fit_kernel(value, target):
     is_larger = np.prod(target.shape[2:]) > np.prod(value.shape[2:])
     return 'inflated' if is_larger else 'sliced', _with_kernel(value, target.shape[2:])
 
-def _fit_features(value, target):
-    "Takes the first features if the target has fewer; says so"
+def _fit_features(value, target, halves):
+    "Takes the first features if the target has fewer, of both halves where two are read; says so"
     fits = value.ndim == target.ndim and all(a >= b for a, b in zip(value.shape, target.shape))
     if not fits or value.shape == target.shape: return '', value
+    if halves: value = torch.cat([half[:, :target.shape[1]//2] for half in value.chunk(2, 1)], 1)
     return 'sliced', value[tuple(slice(n) for n in target.shape)]
 
 # %% ../nbs/30_transfer.ipynb #7455509b
@@ -82,9 +83,10 @@ def _fit_tensor(
     if re.match(kind.reads, place):
         how, value = _fit_channels(value, target, squeezed)
         done.append(how)
-    for fit in (_fit_kernel, _fit_features):
-        how, value = fit(value, target)
-        done.append(how)
+    how, value = _fit_kernel(value, target)
+    done.append(how)
+    how, value = _fit_features(value, target, re.match(kind.joins, place))
+    done.append(how)
     if value.shape == target.shape: return ' and '.join(dict.fromkeys(filter(None, done))), value
     fix = 'make the target plan for the source\'s network: make_plan(…, network=source.plan.network)'
     raise FastsegError(f'{place} of shape {tuple(value.shape)} in the source',

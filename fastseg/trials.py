@@ -14,7 +14,7 @@ from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
-from .settings import FastsegError, cores, import_extra, mark, models_path, own_processes, quiet, say
+from .settings import FastsegError, cores, import_extra, mark, models_path, own_processes, quiet, say, writing
 from .task import Task, place_and_column
 from .check import duplicates
 from .dataset import require_room, size_text, split
@@ -251,20 +251,34 @@ def is_scored(
     "Is there nothing left to do? Scores are written last"
     return (out/'scores.json').exists()
 
+@contextmanager
+def _turn_of(out):
+    "Two studies may share their twins: who comes second waits, and finds the run done"
+    from filelock import FileLock, Timeout
+    with writing(out.parent): out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f'.{out.name}.lock'))
+    try: lock.acquire(timeout=0)
+    except Timeout:
+        say(f'another process is training {out.name}: waiting for it')
+        lock.acquire()
+    try: yield
+    finally: lock.release()
+
 def run_trial(
     trial: Trial,
     device: str|None=None, # instead of the trial's, such as 'cuda:1'
 ) -> Path: # folder of the trained and scored run
     "Trains and scores one run of a study, or finds that it is done"
     out, task, arm = trial_folder(trial), Task.from_folder(trial.data), trial.arm
-    if is_scored(out):
-        require_same_data(Run.load(out), task)
-        return out
     terms = replace(trial.terms, device=device or trial.terms.device)
-    with quiet():
-        run = fine_tune(arm.source, task, plan_of(trial.plan), trial.timing, out=out, terms=terms,
-            schedule=arm.schedule, altered_by=arm.altered_by)
-        score_run(run, task, device=terms.device)
+    with _turn_of(out):
+        if is_scored(out):
+            require_same_data(Run.load(out), task)
+            return out
+        with quiet():
+            run = fine_tune(arm.source, task, plan_of(trial.plan), trial.timing, out=out, terms=terms,
+                schedule=arm.schedule, altered_by=arm.altered_by)
+            score_run(run, task, device=terms.device)
     return out
 
 # %% ../nbs/34_trials.ipynb #d8a731c3
@@ -427,6 +441,14 @@ def _open_search(journal, seed):
     _take_up(search)
     return search
 
+# %% ../nbs/34_trials.ipynb #se0000a6
+def _require_same_search(search, asked, journal):
+    "A journal is of one question; scores after 100 steps say nothing about 2,000"
+    if search.user_attrs.get('asked', asked) != asked or (search.trials and 'asked' not in search.user_attrs):
+        expected = 'one of the same plan, settings, cases and steps'
+        raise FastsegError(f'another search in {journal}', expected, 'choose another journal')
+    search.set_user_attr('asked', asked)
+
 # %% ../nbs/34_trials.ipynb #se0000a2
 def _take_up(search):
     "Lets the trials that a kill has left running come first"
@@ -442,10 +464,11 @@ def _tried(finished, judged): # DataFrame
     rows = [dict(trial.params, score=judged.better*trial.value) for trial in finished]
     return pd.DataFrame(rows).sort_values('score', ascending=judged.better < 0, ignore_index=True)
 
-def _changed(plan, search, asked) -> dict: # choices of a plan
-    "What is asked for, as a plan; if that cannot be, it is not asked again"
+@contextmanager
+def _told(search, asked):
+    "What cannot be planned or trained is not asked again"
     from optuna.trial import TrialState
-    try: return plan.change(**asked.params).choices
+    try: yield
     except FastsegError:
         search.tell(asked, state=TrialState.FAIL)
         raise
@@ -465,11 +488,15 @@ def search_plan(
     "Tries settings that Optuna proposes"
     from optuna.trial import TrialState
     search = _open_search(journal, pair.seed)
+    question = mark(plan.choices, sorted(space), pair.train, pair.test, pair.seed, terms.steps, task.place)
+    _require_same_search(search, question, journal)
     finished = lambda: search.get_trials(states=[TrialState.COMPLETE])
     terms, judged = replace(terms, seed=pair.seed, split=(pair.train, pair.test)), QUESTIONS[plan.asks].metrics[0]
     while len(finished()) < n:
         asked = search.ask(_distributions(space, plan))
-        arm, changed = Arm('search', changes=asked.params), _changed(plan, search, asked)
-        out = run_trial(Trial(arm, pair, len(pair.train), task.place, changed, timing, terms))
+        arm = Arm('search', changes=asked.params)
+        with _told(search, asked):
+            changed = plan.change(**asked.params).choices
+            out = run_trial(Trial(arm, pair, len(pair.train), task.place, changed, timing, terms))
         search.tell(asked, judged.better*load_scores(out/'scores.json').mean[judged.name]) # the larger the better
     return _tried(finished(), judged)
