@@ -459,7 +459,7 @@ def _mirrored_rule(
     labels = [o.label for o in records if o.label and o.label.readable]
     usual = _usual_orders(_orders_of(o.middles) for o in labels)
     for label in labels:
-        order = _orders_of(label.middles) # made again: a hundred structures have thousands of pairs
+        order = _orders_of(label.middles) # again: they are thousands
         for axis, words in enumerate(_SIDES):
             known = [key for key in order if key in usual and key[2] == axis]
             wrong = [key for key in known if order[key] != usual[key][0]]

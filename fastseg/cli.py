@@ -108,26 +108,27 @@ def _transfer(words):
 # %% ../nbs/40_cli.ipynb #284e4287
 def _predict(words):
     "Segments scans"
-    from fastseg.predict import as_dicom_seg, predict, series_in
+    from fastseg.predict import predict
     from fastseg.question import is_table
     if is_table(words.out) and (words.dicom_seg or words.probabilities):
         found = f'--dicom-seg or --probabilities with the table {words.out}'
         raise FastsegError(found, 'a folder, for labels', 'leave the option out')
     how = dict(device=words.device, flips=not words.no_flips, probabilities=words.probabilities)
-    if words.dicom_seg: series_in(words.images) # or say now that there is none
+    if words.dicom_seg: return _predict_series(words, how)
+    for path in predict(words.run, words.images, words.out, **how): print(path)
+
+def _predict_series(words, how):
+    "Labels, and those of DICOM series as DICOM-SEG too"
+    from fastseg.predict import as_dicom_seg, predict, series_in
+    series = series_in(words.images) # or say now that there is none
     try: paths = predict(words.run, words.images, words.out, **how)
     except FastsegError:
-        if words.dicom_seg: _write_drawn(words) # of the series that could be read
+        drawn = [o for o in series if Path(words.out, f'{o.name}.nii.gz').is_file()]
+        if drawn: as_dicom_seg(words.run, drawn, words.out) # one bad series does not stop the others
         raise
-    if words.dicom_seg: paths += as_dicom_seg(words.run, words.images, words.out)
-    for path in paths: print(path)
+    for path in paths + as_dicom_seg(words.run, series, words.out): print(path)
 
-def _write_drawn(words):
-    "DICOM-SEG of those series that have a label"
-    from fastseg.predict import as_dicom_seg, series_in
-    drawn = [o for o in series_in(words.images) if Path(words.out, f'{o.name}.nii.gz').is_file()]
-    if drawn: as_dicom_seg(words.run, drawn, words.out)
-
+# %% ../nbs/40_cli.ipynb #sc400001
 def _score_labels(words):
     "Scores of predicted labels"
     from fastseg.evaluate import evaluate

@@ -180,6 +180,7 @@ def _metrics_of_both(arm, twin) -> list: # of `Metric`
         for metric in metrics_in(other): _require_metric(table, metric)
     return metrics_in(twin)
 
+# %% ../nbs/15_compare.ipynb #co150001
 def compare(
     arm, twin, # tables as for `paired_differences`
     names=('transfer', 'scratch'), # of the two

@@ -292,5 +292,5 @@ def dataloaders(
     dls = datablock(patches, PatchLoader).dataloaders(_items(train, valid), **how)
     for dl in dls.loaders: dl.patches, dl.is_ahead = patches, not (is_held or workers)
     dls.train.in_a_pass, dls.train.n = len(train), steps*plan.batch_size
-    dls.cases = train, valid
+    dls.cases, dls.readers = (train, valid), workers
     return dls

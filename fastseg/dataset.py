@@ -92,7 +92,7 @@ def take_labels(
     out, # folder for the new task; what is there already is found again
 ) -> Task: # with dataset.json and labelsTr of its own, and the scans of the old one
     "A task that asks for some of the labels of another"
-    task, out = _task_here(task), Path(out)
+    task, out = _task_here(task), Path(out).expanduser()
     numbers = list(label_numbers(task.labels, names).values())
     _require_once(names)
     _require_whole_files(task)
@@ -335,7 +335,7 @@ def download(
 ) -> Path: # the task folder
     "Download a Decathlon task; one that is there already is left alone"
     task = task if isinstance(task, Task) else Task.facts(task) or Task.find(task)
-    folder = (Path(root) if root else data_path())/task.folder_name
+    folder = (Path(root).expanduser() if root else data_path())/task.folder_name
     if (folder/'dataset.json').is_file(): return folder
     if folder.exists():
         fix = 'move it away and download again'
@@ -402,7 +402,8 @@ def _fault_of_steps(
     if lengths.max() - lengths.min() > .01*lengths.max(): return 'at unequal distances'
     row, column = _numbers(reader, 0, '0020|0037').reshape(2, 3)
     aside = steps - np.outer(steps@np.cross(row, column), np.cross(row, column))
-    return 'that stand askew, as with a tilted gantry,' if np.linalg.norm(aside, axis=1).max() > .01*lengths.max() else ''
+    is_askew = np.linalg.norm(aside, axis=1).max() > .01*lengths.max()
+    return 'that stand askew, as with a tilted gantry,' if is_askew else ''
 
 # %% ../nbs/10_dataset.ipynb #i2000009
 def _require_all(folder, names):

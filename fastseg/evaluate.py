@@ -430,6 +430,13 @@ def _listed(
     if where.exists(): return sorted(where.iterdir()) if where.is_dir() else [where]
     raise FastsegError(f'no {what} at {where}', f'a folder with the {what} (NAME.nii.gz)', 'check the path')
 
+# %% ../nbs/11_evaluate.ipynb #on110001
+def _of_one_name(files, by_name): # FastsegError
+    "What is said of two files of one case"
+    twice = next(o for o in files if by_name[case_name(o)] != o)
+    found = f'{twice} and {by_name[case_name(twice)].name}, of one name'
+    return FastsegError(found, 'one file for each case', 'take one of them away')
+
 def _nifti_files(
     where, # a folder, a file, a list of files, or files by case name
     what: str, # 'predictions' or 'labels', for the error
@@ -440,10 +447,7 @@ def _nifti_files(
     nifti = [o for o in files if o.name.endswith(('.nii', '.nii.gz')) and not o.name.startswith('._')]
     by_name = {case_name(o): o for o in nifti}
     if nifti and len(by_name) == len(nifti): return by_name
-    if nifti:
-        twice = next(o for o in nifti if by_name[case_name(o)] != o)
-        found = f'{twice} and {by_name[case_name(twice)].name}, of one name'
-        raise FastsegError(found, 'one file for each case', 'take one of them away')
+    if nifti: raise _of_one_name(nifti, by_name)
     place = where if isinstance(where, (str, Path)) else what
     found = f'no NIfTI file among the {len(files)} files of {place}'
     raise FastsegError(found, f'{what} as NAME.nii.gz', 'check the path')

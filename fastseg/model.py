@@ -506,18 +506,24 @@ def grad_cam(
     "Where a part of a network sees what its answer hangs on"
     from monai.visualize import GradCAM
     inside, x = (model.net, model.seen(x)) if isinstance(model, Flat) else (model, x)
-    names = {id(o): name for name, o in inside.named_modules()}
-    last = {key: o[-1] if type(o) is nn.ModuleList else o for key, o in model_parts(model).items()}
-    layers = {key: names[id(o)] for key, o in last.items() if id(o) in names}
+    layers = _layers_in(inside, model_parts(model))
     if part not in layers: raise FastsegError(f'part {part!r}', f'one of {", ".join(layers)}', 'choose an encoder')
-    inside = deepcopy(inside)
-    for module in inside.modules(): # none may write over what is looked at
-        if hasattr(module, 'inplace'): module.inplace = False
     plain = lambda seen: seen.detach().float().cpu() # MONAI's own runs from 1 to 0
-    ask = GradCAM(inside, layers[part], postprocessing=plain)
-    seen = ask(x, class_idx=answer)[0, 0]
+    seen = GradCAM(_untouched(inside), layers[part], postprocessing=plain)(x, class_idx=answer)[0, 0]
     seen = (seen - seen.min())/(seen.max() - seen.min()).clamp_min(1e-12)
     return (seen if seen.ndim == 3 else seen[..., None]).numpy()
+
+def _layers_in(net, parts): # name of a part → what PyTorch calls its last module
+    names = {id(o): name for name, o in net.named_modules()}
+    last = {key: o[-1] if type(o) is nn.ModuleList else o for key, o in parts.items()}
+    return {key: names[id(o)] for key, o in last.items() if id(o) in names}
+
+def _untouched(net):
+    "A copy in which no activation writes over what is looked at"
+    net = deepcopy(net)
+    for module in net.modules():
+        if hasattr(module, 'inplace'): module.inplace = False
+    return net
 
 # %% ../nbs/21_model.ipynb #b16ad2d4
 def splitter(

@@ -648,7 +648,7 @@ def make_pictures(
 ) -> Path: # the folder
     "Photographs of two classes"
     from PIL import Image
-    rng, folder = np.random.default_rng(seed), Path(folder)
+    rng, folder = np.random.default_rng(seed), Path(folder).expanduser()
     if folder.exists(): raise FastsegError(f'{folder}, which is there', 'a new folder', 'name another, or delete it')
     for shape in ('round', 'square'):
         (folder/shape).mkdir(parents=True)

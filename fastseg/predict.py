@@ -388,11 +388,6 @@ class _Done:
         self.scans[case.name] = self.stamps[case.name]
         self.labels[case.name] = _sum_of(self.out/f'{case.name}.nii.gz')
         if time.monotonic() - self.saved > 2: self.save()
-    def outdate(self, case): # what an earlier network has left beside its label
-        if case.name not in self.ours: return
-        series = [self.out/f'{case.name}.dcm'] if case.image[0].is_dir() else []
-        shares = [] if self.probabilities else [self.out/'probabilities'/f'{case.name}.nii.gz']
-        for path in (*series, *shares): path.unlink(missing_ok=True)
 
 # %% ../nbs/25_predict.ipynb #sp000007
 @patch
@@ -403,6 +398,15 @@ def save(self:_Done, without=()): # another process may have added to the list
     write_json(self.path, dict(by=self.by, scans={**self.kept(listed), **self.scans}, labels=labels))
     self.saved = time.monotonic()
 
+@patch
+def outdate(self:_Done, case):
+    "Takes away what an earlier network has left beside a label"
+    if case.name not in self.ours: return
+    series = [self.out/f'{case.name}.dcm'] if case.image[0].is_dir() else []
+    shares = [] if self.probabilities else [self.out/'probabilities'/f'{case.name}.nii.gz']
+    for path in (*series, *shares): path.unlink(missing_ok=True)
+
+# %% ../nbs/25_predict.ipynb #bg250001
 @patch
 def begin(self:_Done, cases):
     "Which of the cases are not done yet; their names in the folder are ours from now on"

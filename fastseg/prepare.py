@@ -281,7 +281,8 @@ def with_known(
     return torch.cat([image, rows.expand(-1, *image.shape[1:])])
 
 # %% ../nbs/19_prepare.ipynb #5fb1a849
-PREPARING = [load_picture, prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize, to_ras, body_axes] # an image
+PREPARING = [load_picture, prepare, _new_shape, normalise, _centre_and_width, _filled_box, resize, to_ras,
+    body_axes] # an image
 _CODE = [*PREPARING, resize_label, strongest, _prepare_label, _label_places, _prepare_case]
 
 def prepared_folder(

@@ -131,6 +131,10 @@ def run_figures(
     return figures
 
 # %% ../nbs/27_report.ipynb #2cdac133
+def _which(trained, scored): # names; one person alone cannot be on one side of a split
+    if not set(trained) & set(scored): return 'that were not trained on'
+    return 'that it was trained on too, so it says nothing about new ones'
+
 def _sentences(
     run: Run, # trained and scored
     scores, # Scores or Answers
@@ -138,9 +142,7 @@ def _sentences(
     "What came out, and how it came about"
     record, (trained, scored) = run.record, run.cases
     terms, foretold = record.terms, record.forecast['memory_mb']/1024
-    which = 'that it was trained on too, so it says nothing about new ones' if set(trained) & set(scored) else \
-        'that were not trained on'
-    lead = (f'Mean {mean_text(scores)} on {len(scored)} whole cases {which}, '
+    lead = (f'Mean {mean_text(scores)} on {len(scored)} whole cases {_which(trained, scored)}, '
         f'after {record.trained_minutes:.1f} minutes on {record.machine}.')
     where = 'a split of its own' if terms.get('split') else f'fold {terms["fold"]}'
     how = (f'{len(trained)} training cases, {where}, seed {terms["seed"]}, {record.steps} steps, '

@@ -258,11 +258,16 @@ def keep_record(
     cases = dict(zip(('trained', 'scored'), map(len, run.cases)))
     kept.update(plan=plan, cases=cases, mean=scores['mean'], per_label=scores['per_label'])
     terms = dict(record['terms'])
-    split = terms.pop('split', None)
-    if split: terms['fold'] = None
-    kept['terms'], where = terms, f'split{mark(split)}' if split else f'fold{terms["fold"]}'
-    start = f'_from{mark(record["asked"])[:6]}' if record['asked'].get('source') else '' # beside its twin
-    return write_json(Path(folder)/f'{run.record.task}_{where}_seed{terms["seed"]}{start}.json', kept)
+    if terms.pop('split', None): terms['fold'] = None
+    kept['terms'] = terms
+    return write_json(Path(folder)/f'{_record_name(run.record)}.json', kept)
+
+def _record_name(record):
+    "Task, cases and seed; of a transfer also a mark of its start, since its twin has the rest as well"
+    split = record.terms.get('split')
+    where = f'split{mark(split)}' if split else f'fold{record.terms["fold"]}'
+    start = f'_from{mark(record.asked)[:6]}' if record.asked.get('source') else ''
+    return f'{record.task}_{where}_seed{record.terms["seed"]}{start}'
 
 # %% ../nbs/24_run.ipynb #ad9b7a22
 def _rounded(mean) -> dict: # Dice and HD95; of numbers and classes whatever they are scored by

@@ -8,6 +8,7 @@ __all__ = ['PILOT', 'Study', 'is_warming_up', 'run_study', 'plan_study', 'transf
 
 # %% ../nbs/35_study.ipynb #2dd1a030
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -24,6 +25,8 @@ from .plan import Plan
 from .model import build_model
 from .machine import device_of
 from .record import Terms, data_sum, environment, epochs_of, require_seed
+
+# %% ../nbs/35_study.ipynb #im350001
 from .run import Run, place_of, require_free
 from .predict import predict
 from .validate import task_of
@@ -31,8 +34,8 @@ from .report import machine_blocks, show_label_curve, write_page, write_report
 from .train import forecast, measure
 from .transfer import altered, load_source, weights_mark
 from .baseline import plan_baseline, scaled_to, train_baseline, with_budget
-from .trials import SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, require_disk, run_jobs, run_trials
-from .trials import trial_folder
+from fastseg.trials import (SCRATCH, Arm, Design, Trial, control_arms, draw_pairs, require_disk, run_jobs, run_trials,
+    trial_folder)
 
 # %% ../nbs/35_study.ipynb #9aa95e97
 def _require_study(info, file): # what a JSON file holds
@@ -69,6 +72,7 @@ def _kept_of(row) -> dict: # of a scored case and label
     "What a study keeps of a score"
     return {k: v for k, v in row.items() if k in _KEPT}
 
+# %% ../nbs/35_study.ipynb #ro350002
 def _rows_of(study): # DataFrame
     "A row per run, case and label, as they were scored"
     import pandas as pd
@@ -318,9 +322,14 @@ def _known_before(task, arms, trials) -> list: # sentences
             'a gain on these says nothing about new ones')
     return told
 
+def _warn(study, sentences):
+    "Says them now, and again in the report"
+    study.info['warnings'] = sentences
+    for sentence in sentences: say(sentence)
+
 # %% ../nbs/35_study.ipynb #s2000010
 def _begun(target, arms, question, design, terms, spacing, plan, out, workers=None, cluster=None) -> tuple:
-    "A study whose plan is written down, its first trials and all of them, with nothing trained yet or some"
+    "A study whose plan is written down, its first trials and all of them"
     task = Task.find(target)
     _require_possible(task, arms, design, terms)
     terms = _study_terms(terms, task)
@@ -329,14 +338,13 @@ def _begun(target, arms, question, design, terms, spacing, plan, out, workers=No
     study = _found_study(folder, asked)
     if study: _require_of(study, task)
     else:
-        wishes = task, arms, design, terms, spacing, plan
-        study = _begin_study(folder, question, task, asked, terms, _machine(wishes, terms, cluster))
-    device = terms.device or study.info['device']
-    trials = _trials(study, task, arms, design, device)
-    study.info['warnings'] = _known_before(task, arms, trials)
-    for warning in study.info['warnings']: say(warning)
+        machine = _machine((task, arms, design, terms, spacing, plan), terms, cluster)
+        study = _begin_study(folder, question, task, asked, terms, machine)
+    drawn = partial(_trials, study, task, arms, device=terms.device or study.info['device'])
+    trials = drawn(design)
+    _warn(study, _known_before(task, arms, trials))
     require_disk(trials, workers or 1)
-    return study, _trials(study, task, arms, design.first_look, device), trials
+    return study, drawn(design.first_look), trials
 
 # %% ../nbs/35_study.ipynb #ro350001
 def _require_of(study, task):

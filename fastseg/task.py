@@ -394,11 +394,13 @@ def _with_answers(
     task = replace(task, train=_with_who(task.train, rows, path), test=_with_who(task.test, rows))
     if not words: return task
     train, test = (tuple(_with_known(o, rows, known) for o in cases) for cases in (task.train, task.test))
-    answered = lambda o: replace(o, label=None, target=number_in(rows.get(o.name, {}), column))
-    train, test = tuple(map(answered, train)), tuple(map(answered, test))
+    train, test = (tuple(_with_answer(o, rows, column) for o in cases) for cases in (train, test))
     if strict: _require_answers(train, column, known, path)
     return replace(task, asks='number', column=column, known=tuple(known), folder_name=f'{task.folder_name}_{words}',
         shares=(), labels={0: column}, train=train, test=test)
+
+def _with_answer(case, rows, column):
+    return replace(case, label=None, target=number_in(rows.get(case.name, {}), column))
 
 def _with_known(case, rows, known): return replace(case, known=numbers_in(rows.get(case.name, {}), known))
 

@@ -245,7 +245,7 @@ def measure(
         why = f'the fastest of {len(ways)} on {device.type} when it was measured'
         plan = plan.change(arithmetic=fastest, reason=why)
     dls = dataloaders(task, plan, terms.cases(task), steps=10, device=device)
-    return plan, dict(ways=ways, **rehearse(dls, plan))
+    return plan, dict(ways=ways, readers=dls.readers, **rehearse(dls, plan))
 
 # %% ../nbs/29_train.ipynb #1233daf8
 def forecast(
@@ -336,7 +336,8 @@ def batches_of(
     steps = max(1, foretold['steps']//foretold['epochs'])
     if run.record.terms['minutes']: # then the clock ends an epoch, and it may be faster than foretold
         steps = max(10*steps, min(5*foretold['steps'], 50_000))
-    return dataloaders(task, run.plan, run.cases, steps=steps, device=device)
+    readers = run.record.timing.get('readers') # as measured: more of them would draw other patches from a seed
+    return dataloaders(task, run.plan, run.cases, steps=steps, device=device, workers=readers)
 
 # %% ../nbs/29_train.ipynb #e22de36b
 def _seconds_used(rows, part): # both of the last checkpoint

@@ -7,6 +7,7 @@ __all__ = ['source_weights', 'weights_mark', 'load_source', 'shuffled', 'turned'
 
 # %% ../nbs/30_transfer.ipynb #35133909
 import re
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from .settings import FastsegError, mark, require_sealed
@@ -79,18 +80,19 @@ def _fit_tensor(
     if value is None: return 'new', target
     if value.shape == target.shape: return 'copied', value
     if re.match(kind.last, place): return 'new', target # a head for other labels
-    done = []
-    if re.match(kind.reads, place):
-        how, value = _fit_channels(value, target, squeezed)
+    done, fits = [], [_fit_kernel, partial(_fit_features, halves=re.match(kind.joins, place))]
+    if re.match(kind.reads, place): fits.insert(0, partial(_fit_channels, squeezed=squeezed))
+    for fit in fits:
+        how, value = fit(value, target)
         done.append(how)
-    how, value = _fit_kernel(value, target)
-    done.append(how)
-    how, value = _fit_features(value, target, re.match(kind.joins, place))
-    done.append(how)
     if value.shape == target.shape: return ' and '.join(dict.fromkeys(filter(None, done))), value
+    raise _misfit(value, target, place)
+
+def _misfit(value, target, place): # FastsegError
+    "What is said of a tensor that cannot be made to fit"
     fix = 'make the target plan for the source\'s network: make_plan(…, network=source.plan.network)'
-    raise FastsegError(f'{place} of shape {tuple(value.shape)} in the source',
-        f'shape {tuple(target.shape)} as in the target', fix)
+    found = f'{place} of shape {tuple(value.shape)} in the source'
+    return FastsegError(found, f'shape {tuple(target.shape)} as in the target', fix)
 
 # %% ../nbs/30_transfer.ipynb #a90ffe92
 def source_weights(

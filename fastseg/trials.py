@@ -264,6 +264,7 @@ def _turn_of(out):
     try: yield
     finally: lock.release()
 
+# %% ../nbs/34_trials.ipynb #ru340001
 def run_trial(
     trial: Trial,
     device: str|None=None, # instead of the trial's, such as 'cuda:1'
@@ -442,8 +443,9 @@ def _open_search(journal, seed):
     return search
 
 # %% ../nbs/34_trials.ipynb #se0000a6
-def _require_same_search(search, asked, journal):
+def _require_same_search(search, journal, *question):
     "A journal is of one question; scores after 100 steps say nothing about 2,000"
+    asked = mark(*question)
     if search.user_attrs.get('asked', asked) != asked or (search.trials and 'asked' not in search.user_attrs):
         expected = 'one of the same plan, settings, cases and steps'
         raise FastsegError(f'another search in {journal}', expected, 'choose another journal')
@@ -463,6 +465,11 @@ def _tried(finished, judged): # DataFrame
     import pandas as pd
     rows = [dict(trial.params, score=judged.better*trial.value) for trial in finished]
     return pd.DataFrame(rows).sort_values('score', ascending=judged.better < 0, ignore_index=True)
+
+def _train_setting(plan, setting, pair, data, timing, terms) -> Path:
+    "Trains and scores one setting"
+    arm, changed = Arm('search', changes=setting), plan.change(**setting).choices
+    return run_trial(Trial(arm, pair, len(pair.train), data, changed, timing, terms))
 
 @contextmanager
 def _told(search, asked):
@@ -488,15 +495,11 @@ def search_plan(
     "Tries settings that Optuna proposes"
     from optuna.trial import TrialState
     search = _open_search(journal, pair.seed)
-    question = mark(plan.choices, sorted(space), pair.train, pair.test, pair.seed, terms.steps, task.place)
-    _require_same_search(search, question, journal)
+    _require_same_search(search, journal, plan.choices, sorted(space), *vars(pair).values(), terms.steps, task.place)
     finished = lambda: search.get_trials(states=[TrialState.COMPLETE])
     terms, judged = replace(terms, seed=pair.seed, split=(pair.train, pair.test)), QUESTIONS[plan.asks].metrics[0]
     while len(finished()) < n:
         asked = search.ask(_distributions(space, plan))
-        arm = Arm('search', changes=asked.params)
-        with _told(search, asked):
-            changed = plan.change(**asked.params).choices
-            out = run_trial(Trial(arm, pair, len(pair.train), task.place, changed, timing, terms))
+        with _told(search, asked): out = _train_setting(plan, asked.params, pair, task.place, timing, terms)
         search.tell(asked, judged.better*load_scores(out/'scores.json').mean[judged.name]) # the larger the better
     return _tried(finished(), judged)

@@ -219,13 +219,12 @@ def agreement(
     drawn = [predict(run, images, Path(out)/f'run{i}', device=device) for i, run in enumerate(runs)]
     if not drawn[0]: raise FastsegError('no scan', 'one at least', 'name a scan or a folder of scans')
     numbers = [number for number in runs[0].plan.labels if number]
-    rows = []
-    for files in zip(*drawn):
-        labels = [load_label(file)[0] for file in files]
-        shared = [dice(a == k, b == k) for a, b in combinations(labels, 2) for k in numbers]
-        rows.append(dict(case=case_name(files[0]), agreement=_mean_of(shared)))
+    rows = [dict(case=case_name(files[0]), agreement=_shared(files, numbers)) for files in zip(*drawn)]
     return pd.DataFrame(rows).sort_values('agreement', ignore_index=True)
 
-def _mean_of(values): # 1 where nobody has drawn anything
+def _shared(files, numbers):
+    "Mean Dice between drawings of one scan; 1 where nobody has drawn anything"
+    labels = [load_label(file)[0] for file in files]
+    values = [dice(a == k, b == k) for a, b in combinations(labels, 2) for k in numbers]
     there = [o for o in values if not np.isnan(o)]
     return float(np.mean(there)) if there else 1.
