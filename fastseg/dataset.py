@@ -437,7 +437,7 @@ def _read_series(
     except (RuntimeError, ValueError) as e: raise _unreadable(folder, e) from None
     if not fault: return image
     is_tilted = 'askew' in fault
-    expected = 'slices at right angles to the table' if is_tilted else 'every slice of the series'
+    expected = 'each slice straight above the one before' if is_tilted else 'every slice of the series'
     fix = 'let the scanner, or a DICOM tool, reformat the series' if is_tilted else 'look for the one that is missing'
     raise FastsegError(f'slices {fault} in {folder}', expected, fix)
 
