@@ -11,7 +11,7 @@ import re, time
 import numpy as np, torch
 from .settings import FastsegError, free_memory
 from .plan import Plan, fit_patch, patch_factor
-from .model import build_model, run_as
+from .model import NETWORKS, build_model, run_as
 
 # %% ../nbs/22_machine.ipynb #c651ab90
 def device_of(
@@ -62,7 +62,7 @@ def ends_in_one_slice(
     "Does the network halve the last axis down to a single voxel?"
     arguments = plan.network['arguments']
     deep = arguments.get('depth', plan.patch_size[2])//arguments.get('squeeze', [1, 1, 1])[2]
-    for *_, stride in arguments.get('strides', []):
+    for *_, stride in arguments.get('strides', NETWORKS[plan.network['name']].strides):
         deep = -(-deep//stride)
         if stride > 1 and deep == 1: return True
     return False

@@ -425,6 +425,7 @@ class Architecture:
     writes: str # pattern of the places whose tensors write the squeezed logits
     last: str # pattern of the places that begin anew if another number of answers is asked for
     is_told: bool=False # does it take numbers that are known besides the scan?
+    strides: tuple=() # in which the axes are halved, where the plan does not say so
     joins: str=r'(?!)' # pattern of the places whose tensors read two halves: what comes from below, and the skip
 
 _READS, _NONE, _LAST = r'stem\.conv[13]\.conv\.', r'(?!)', r'(fc|classifier|head|last_linear)\b'
@@ -437,7 +438,7 @@ NETWORKS = dict(
     slices=Architecture(_slices, _unet_parts, _unet_places, _READS, _HEADS, _HEADS, joins=_JOINS),
     deeplab=Architecture(_deeplab, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
     timm=Architecture(_timm, _parts_by_order, _same_places, _NONE, _NONE, _LAST),
-    monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST))
+    monai=Architecture(_monai, _parts_by_order, _same_places, _NONE, _NONE, _LAST, strides=((2, 2, 2),)*4))
 
 # %% ../nbs/21_model.ipynb #nw000002
 def network_of(

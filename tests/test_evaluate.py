@@ -90,7 +90,8 @@ def no_nifti(pred, labels): (pred/'case_1.nii.gz').write_text('not an image')
 def cut_short(pred, labels): (pred/'case_1.nii.gz').write_bytes((pred/'case_1.nii.gz').read_bytes()[:900])
 def other_shape(pred, labels): write(pred, dict(case_1=blobs((40, 36, 23))))
 def other_spacing(pred, labels): write(pred, dict(case_1=blobs()), np.diag([1.25, 1.25, 2.01, 1]))
-def moved(pred, labels): write(pred, dict(case_1=blobs()), np.array([[1.25, 0, 0, .002], [0, 1.25, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]))
+def beside(x): return np.array([[1.25, 0, 0, x], [0, 1.25, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]) # moved by x mm
+def moved(pred, labels): write(pred, dict(case_1=blobs()), beside(.15)) # 0.12 voxels
 def flipped(pred, labels): write(pred, dict(case_1=blobs()), np.diag([-1.25, 1.25, 2, 1]))
 def fractions(pred, labels): write(pred, dict(case_1=blobs().astype(np.float32) + .3))
 def empty(pred, labels): [f.unlink() for f in pred.iterdir()]
@@ -105,6 +106,13 @@ def test_faults_say_one_line_and_write_nothing(pair, tmp_path, fault, says):
     fault(*pair)
     with pytest.raises(FastsegError, match=says) as e: evaluate(*pair, out=tmp_path/'scores.json')
     assert one_line(e) and not (tmp_path/'scores.json').exists()
+
+
+def test_what_check_lets_pass_is_scored(pair):
+    "Up to a tenth of a voxel: a run that was trained on rounded headers must be scored in the end."
+    whole = evaluate(*pair).table
+    write(pair[0], dict(case_1=np.roll(blobs(seed=1), 1, 0)), beside(.1)) # mm, of voxels of 1.25
+    assert evaluate(*pair).table.dice.tolist() == whole.dice.tolist()
 
 
 def test_ghosts_surplus_and_chosen_cases(pair):
