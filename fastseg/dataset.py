@@ -391,19 +391,23 @@ def is_dicom(
 # %% ../nbs/10_dataset.ipynb #i2000020
 def _numbers(reader, i, tag): return np.array([float(o) for o in reader.GetMetaData(i, tag).split('\\')])
 
+def _way_aside(reader, steps): # mm, of each step
+    straight = np.cross(*_numbers(reader, 0, '0020|0037').reshape(2, 3)) # up from row and column
+    return np.linalg.norm(steps - np.outer(steps@straight, straight), axis=1)
+
 def _fault_of_steps(
     reader, # of a series that was read
-) -> str: # '' if there is none
+) -> tuple|None: # what was found, what was expected, what to do
     "What a volume cannot tell of the way from slice to slice: it is straight, and at right angles to a slice"
     places = np.array([_numbers(reader, i, '0020|0032') for i in range(len(reader.GetFileNames()))])
     steps = np.diff(places, axis=0)
-    if not len(steps): return ''
+    if not len(steps): return None
     lengths = np.linalg.norm(steps, axis=1)
-    if lengths.max() - lengths.min() > .01*lengths.max(): return 'at unequal distances'
-    row, column = _numbers(reader, 0, '0020|0037').reshape(2, 3)
-    aside = steps - np.outer(steps@np.cross(row, column), np.cross(row, column))
-    is_askew = np.linalg.norm(aside, axis=1).max() > .01*lengths.max()
-    return 'that stand askew, as with a tilted gantry,' if is_askew else ''
+    if lengths.max() - lengths.min() > .01*lengths.max():
+        return 'at unequal distances', 'every slice of the series', 'look for the one that is missing'
+    if _way_aside(reader, steps).max() <= .01*lengths.max(): return None
+    found = 'that stand askew, as with a tilted gantry,'
+    return found, 'each slice straight above the one before', 'let the scanner, or a DICOM tool, reformat the series'
 
 # %% ../nbs/10_dataset.ipynb #i2000009
 def _require_all(folder, names):
@@ -436,10 +440,8 @@ def _read_series(
     try: image, fault = reader.Execute(), _fault_of_steps(reader)
     except (RuntimeError, ValueError) as e: raise _unreadable(folder, e) from None
     if not fault: return image
-    is_tilted = 'askew' in fault
-    expected = 'each slice straight above the one before' if is_tilted else 'every slice of the series'
-    fix = 'let the scanner, or a DICOM tool, reformat the series' if is_tilted else 'look for the one that is missing'
-    raise FastsegError(f'slices {fault} in {folder}', expected, fix)
+    found, expected, fix = fault
+    raise FastsegError(f'slices {found} in {folder}', expected, fix)
 
 # %% ../nbs/10_dataset.ipynb #i2000003
 def from_dicom(

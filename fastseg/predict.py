@@ -373,8 +373,9 @@ class _Done:
         networks = _networks_of(runs)
         code = [class_scores, _slide, _one_by_one, _probabilities, _looks, _mirrors, restore, only_largest, *PREPARING]
         self.by = mark(networks, flips, probabilities, plan.choices, code=code)
-        self.scans, self.labels, self.saved = self.kept(_listed(out)), {}, time.monotonic() # labels: those of this call
-        self.stamps, self.ours = {}, set(_listed(out)['labels'])
+        listed = _listed(out)
+        self.scans, self.labels, self.saved = self.kept(listed), {}, time.monotonic() # labels: those of this call
+        self.stamps, self.ours = {}, set(listed['labels'])
     def kept(self, listed): # only what the same networks did
         return listed['scans'] if listed['by'] == self.by else {}
     def has(self, case):
