@@ -474,9 +474,10 @@ def _batch_size(patch, voxels, device, cases=np.inf): # cases: voxels of all of 
     if device == 'cpu': return 2
     return int(np.clip(min(2*voxels, .05*cases)//np.prod(patch), 2, 16))
 
-def _has_hours(device, minutes):
-    "Is there a card, and an hour for it at least?"
-    return device != 'cpu' and not (minutes and minutes < 60)
+def _in_full(device, minutes, cases): # cases: voxels of all of them
+    "Is there a card, and time enough for a network that looks at every voxel?"
+    enough = min(60, cases/8e6) if device == 'cuda' else 60 # minutes
+    return device != 'cpu' and not (minutes and minutes < enough)
 
 def _is_short(device, minutes):
     "Is time so short that a coarser spacing pays?"
@@ -504,7 +505,8 @@ def _patch_reason(shape, voxels, device):
 
 def _reasons(given, in_full, **own):
     "Those of every plan, why the network is as it is, and those of a task's own"
-    network = dict(network='hours on a card: levels as nnU-Net has them', squeeze='none: there is time for every voxel')
+    network = dict(network='a card, and time enough: levels as nnU-Net has them')
+    network['squeeze'] = 'none: there is time for every voxel'
     if not in_full: network = dict(network='a processor, or little time: few levels on squeezed voxels')
     if given: network = dict(network='that of another plan, so that weights can move')
     if given and max(given['arguments'].get('squeeze', [1])) == 1: network['squeeze'] = 'none in that network'
@@ -596,11 +598,13 @@ def make_plan(
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
     if seen.targets: return _whole_plan(seen, voxels/4, spacing, network, width)
-    working, mm = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
+    mm, why = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
     rules, scale = _normalisation(seen)
-    shape, full = seen.size/working, _has_hours(device, minutes)
-    own = _answering(network, QUESTIONS[seen.asks])
-    patch, net = _patch_and_network(shape, working, voxels, own, full, width)
-    batch = _batch_size(patch, voxels, device, shape.prod()*len(seen.cases))
-    why = _reasons(own, full, spacing=mm, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
-    return _plan_of(seen, working, patch, batch, rules, net, why, turned=.2)
+    shape = seen.size/mm
+    cases = shape.prod()*len(seen.cases)
+    full = _in_full(device, minutes, cases)
+    net = _answering(network, QUESTIONS[seen.asks])
+    why = _reasons(net, full, spacing=why, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
+    patch, net = _patch_and_network(shape, mm, voxels, net, full, width)
+    batch = _batch_size(patch, voxels, device, cases)
+    return _plan_of(seen, mm, patch, batch, rules, net, why, turned=.2)
