@@ -586,6 +586,7 @@ def make_phantom(
     _require_shape(shape)
     if n_train < 1 or n_test < 0:
         raise FastsegError(f'{n_train} training and {n_test} test cases', 'at least 1 and 0', 'correct the numbers')
+    if seed < 0: raise FastsegError(f'seed {seed}', '0 or more', 'name another seed')
     shape = list(shape) if shape else None
     made_with = dict(version=2, seed=seed, scale=scale, n_train=n_train, n_test=n_test, shape=shape)
     folder = Path(root).expanduser()/task.folder_name

@@ -10,8 +10,8 @@ import re
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from .settings import FastsegError, mark, require_sealed
-from .model import NETWORKS, build_model, get_weights, model_parts, require_numbers, set_weights
+from .settings import FastsegError, mark
+from .model import NETWORKS, build_model, get_weights, load_tensors, model_parts, require_numbers, set_weights
 from .run import Run, place_of
 
 # %% ../nbs/30_transfer.ipynb #a90e3f32
@@ -110,11 +110,8 @@ def _read_checkpoint(
     path: Path, # .safetensors, .pt or .pth
 ):  # what is in it; no code is run
     "Opens a file of weights"
-    if path.suffix == '.safetensors': require_sealed(path)
-    try:
-        if path.suffix != '.safetensors': return torch.load(path, map_location='cpu', weights_only=True)
-        from safetensors.torch import load_file
-        return load_file(path)
+    if path.suffix == '.safetensors': return load_tensors(path)[0]
+    try: return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
         expected = 'safetensors, or a state dict saved by torch.save'
         found = f'{path} that is no plain checkpoint ({type(e).__name__})'
