@@ -179,7 +179,8 @@ def _what_more(table, margin, level):
     if size := _size_that_decides(table, more_pairs, margin, level): return f'about {size[0]} pairs would decide'
     size = _size_that_decides(table, more_cases, margin, level)
     if size: return '{} pairs and {} scored cases would decide'.format(*size)
-    return f'neither more pairs nor more cases would decide soon: {estimate_luck(table).in_the_way(*more_cases[-1])}'
+    most = max(12, pairs), max(MOST_CASES, cases)
+    return f'neither more pairs nor more cases would decide soon: {estimate_luck(table).in_the_way(*most)}'
 
 # %% ../nbs/13_verdict.ipynb #v0000048
 def judge(
