@@ -75,6 +75,11 @@ def test_what_is_shown_is_kept(nb):
     lost = [c['id'] for c in cells if shows(''.join(c['source'])) and not c['outputs']]
     assert not lost, f'cells without their outputs: {", ".join(lost)}'
 
+@each(USED)
+def test_no_widget_takes_a_scan_along(nb):
+    "Jupyter keeps what every widget of a session held, also one that was never shown: its pictures may not be published."
+    assert 'widgets' not in json.loads(nb.path.read_text(encoding='utf8'))['metadata']
+
 @each(ALL)
 def test_cells_have_names_of_their_own(nb):
     "Two cells of one name are taken for one by whoever merges notebooks, or looks for the cell of a function."
