@@ -584,6 +584,25 @@ def _plan_of(seen, spacing, patch, batch, rules, network, why, **more) -> Plan:
     names = seen.task, tuple(seen.modalities), dict(seen.labels)
     return _mirrored(Plan(*names, spacing.round(4).tolist(), patch, batch, rules, network, reasons=why, **more))
 
+# %% ../nbs/18_plan.ipynb #pl000012
+def _patch_plan(
+    seen: Fingerprint, # of a task whose voxels are drawn
+    voxels: float, # that a patch may have
+    device, minutes, spacing, network, width, # see `make_plan`
+) -> Plan:
+    "A plan that shows patches to a network"
+    working, why_mm = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
+    rules, scale = _normalisation(seen)
+    shape = seen.size/working
+    cases = shape.prod()*len(seen.cases)
+    full = _in_full(device, minutes, cases)
+    own = _answering(network, QUESTIONS[seen.asks])
+    patch, net = _patch_and_network(shape, working, voxels, own, full, width)
+    batch = _batch_size(patch, voxels, device, cases)
+    size = _patch_reason(shape, voxels, device)
+    why = _reasons(own, full, spacing=why_mm, normalisation=scale, patch_size=size)
+    return _plan_of(seen, working, patch, batch, rules, net, why, turned=.2)
+
 # %% ../nbs/18_plan.ipynb #99486b42
 def make_plan(
     seen: Fingerprint, # of the task
@@ -598,13 +617,4 @@ def make_plan(
     "Decides from the fingerprint, the device and the time at hand"
     voxels = most_voxels or _most_voxels(device, minutes)
     if seen.targets: return _whole_plan(seen, voxels/4, spacing, network, width)
-    mm, why = _working_spacing(seen, seen.size, 4*voxels, _is_short(device, minutes), spacing)
-    rules, scale = _normalisation(seen)
-    shape = seen.size/mm
-    cases = shape.prod()*len(seen.cases)
-    full = _in_full(device, minutes, cases)
-    net = _answering(network, QUESTIONS[seen.asks])
-    why = _reasons(net, full, spacing=why, normalisation=scale, patch_size=_patch_reason(shape, voxels, device))
-    patch, net = _patch_and_network(shape, mm, voxels, net, full, width)
-    batch = _batch_size(patch, voxels, device, cases)
-    return _plan_of(seen, mm, patch, batch, rules, net, why, turned=.2)
+    return _patch_plan(seen, voxels, device, minutes, spacing, network, width)

@@ -175,12 +175,13 @@ def _what_more(table, margin, level):
     "The same for a table of pairs and cases, two of each at least"
     pairs, cases = table.shape
     more_pairs = [(n, cases) for n in range(pairs + 1, MOST_PAIRS)]
-    more_cases = [(max(12, pairs), n) for n in range(cases + 1, MOST_CASES)]
+    many = max(12, pairs)
+    more_cases = [(many, n) for n in range(cases + 1, MOST_CASES)]
     if size := _size_that_decides(table, more_pairs, margin, level): return f'about {size[0]} pairs would decide'
     size = _size_that_decides(table, more_cases, margin, level)
     if size: return '{} pairs and {} scored cases would decide'.format(*size)
-    most = max(12, pairs), max(MOST_CASES, cases)
-    return f'neither more pairs nor more cases would decide soon: {estimate_luck(table).in_the_way(*most)}'
+    in_the_way = estimate_luck(table).in_the_way(many, max(MOST_CASES, cases))
+    return f'neither more pairs nor more cases would decide soon: {in_the_way}'
 
 # %% ../nbs/13_verdict.ipynb #v0000048
 def judge(

@@ -10,7 +10,8 @@ HEADINGS = ['The task', 'See the data', 'The plan', 'Train', 'Predict and score'
 class Notebook:
     "A notebook as text: its code cells, their lines that count, and its prose."
     def __init__(self, path):
-        self.path, self.cells = path, json.loads(path.read_text(encoding='utf-8'))['cells']
+        whole = json.loads(path.read_text(encoding='utf-8'))
+        self.path, self.cells, self.metadata = path, whole['cells'], whole['metadata']
         self.code  = [''.join(c['source']) for c in self.cells if c['cell_type'] == 'code']
         self.prose = '\n'.join(''.join(c['source']) for c in self.cells if c['cell_type'] == 'markdown')
         self.lines = [[l for l in c.splitlines() if l.strip() and not l.lstrip().startswith('#|')] for c in self.code]
@@ -78,7 +79,7 @@ def test_what_is_shown_is_kept(nb):
 @each(USED)
 def test_no_widget_takes_a_scan_along(nb):
     "Jupyter keeps what every widget of a session held, also one that was never shown: its pictures may not be published."
-    assert 'widgets' not in json.loads(nb.path.read_text(encoding='utf8'))['metadata']
+    assert 'widgets' not in nb.metadata
 
 @each(ALL)
 def test_cells_have_names_of_their_own(nb):
